@@ -1,0 +1,105 @@
+/*
+ * A virtual processor, whatever executes it.
+ *
+ * Each vCPU is a thread.  It runs only while its mask of reasons to be
+ * stopped is zero, so that a debugger stop and a save can overlap and neither
+ * ends the other.
+ */
+#ifndef SKEP_CPU_VCPU_H
+#define SKEP_CPU_VCPU_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "cpu/arch.h"
+
+struct vm;
+struct vcpu;
+struct lapic;
+
+/* Reasons to be stopped. */
+#define STOP_DEBUG	0x01
+#define STOP_SAVE	0x02
+#define STOP_RESET	0x04
+#define STOP_WAIT_SIPI	0x08
+#define STOP_SHUTDOWN	0x10
+#define STOP_PAUSE	0x20
+
+/* Things for the processor to look at between instructions. */
+#define VCPU_REQ_STOP	0x01	/* stop_reasons changed */
+#define VCPU_REQ_INTR	0x02	/* the LAPIC or the PIC has something: look again */
+#define VCPU_REQ_NMI	0x04
+#define VCPU_REQ_INIT	0x08
+#define VCPU_REQ_SIPI	0x10	/* vector in sipi_vector */
+#define VCPU_REQ_TLB	0x20	/* flush every cached translation (PAM, memory map) */
+#define VCPU_REQ_CODE	0x40	/* code pages were written: drain the invalidation queue */
+#define VCPU_REQ_EVENT	0x80	/* clock=virtual: timers or input changed, recompute */
+
+/* Why vcpu_ops.run returned. */
+enum vcpu_exit {
+	VCPU_EXIT_STOPPED,	/* stop_reasons is not zero */
+	VCPU_EXIT_TRIPLE_FAULT,
+	VCPU_EXIT_HALTED,	/* HLT that nothing can end (IF=0, no NMI source) */
+	VCPU_EXIT_ERROR,	/* internal: vm->error says what */
+	VCPU_EXIT_LIMIT,	/* clock=virtual: the instruction limit was reached */
+};
+
+struct vcpu_ops {
+	const char *name;		/* "soft" */
+	int (*create)(struct vcpu *v, struct skep_error *e);
+	void (*destroy)(struct vcpu *v);
+	/* Architectural power-on / INIT state.  vCPU stopped. */
+	void (*reset)(struct vcpu *v, bool init);
+	/* Runs on the vCPU's own thread, without the device lock. */
+	enum vcpu_exit (*run)(struct vcpu *v);
+	/* Makes run look at v->requests soon. Any thread. */
+	void (*kick)(struct vcpu *v);
+	/* Architectural state in and out; vCPU stopped. */
+	void (*get_state)(struct vcpu *v, struct cpu_arch_state *s);
+	int (*set_state)(struct vcpu *v, const struct cpu_arch_state *s, struct skep_error *e);
+	/* Guest-physical [gpa, gpa+len) was written by someone else: drop code. Any thread. */
+	void (*invalidate_code)(struct vcpu *v, uint64_t gpa, uint64_t len);
+};
+
+extern const struct vcpu_ops vcpu_soft_ops;
+
+struct vcpu {
+	struct vm *vm;
+	unsigned index;
+	const struct vcpu_ops *ops;
+	void *backend;			/* the ops' own */
+	struct lapic *lapic;
+	pthread_t thread;
+	bool thread_started;
+	_Atomic uint32_t requests;	/* VCPU_REQ_* */
+	_Atomic uint32_t stop_reasons;	/* STOP_* */
+	_Atomic uint8_t sipi_vector;
+	_Atomic bool running;		/* inside ops->run */
+	/* HLT with clock=realtime waits here. */
+	pthread_mutex_t wait_lock;
+	pthread_cond_t wait_cond;
+};
+
+/* Sets request bits and kicks the processor, waking it from HLT. Any thread. */
+void vcpu_request(struct vcpu *v, uint32_t bits);
+/* Adds / removes reasons to be stopped. Any thread. vcpu_stop does not wait. */
+void vcpu_stop(struct vcpu *v, uint32_t reason);
+void vcpu_go(struct vcpu *v, uint32_t reason);
+/*
+ * Called by a backend on HLT, without the device lock: returns when
+ * v->requests is not zero.  realtime: sleeps.  virtual: the backend skips
+ * guest time to the next event itself and only calls this when there is none.
+ */
+void vcpu_wait(struct vcpu *v);
+
+/*
+ * The interrupt side, called on the vCPU thread.  Each takes the device lock
+ * where it needs it.
+ */
+bool vcpu_intr_pending(struct vcpu *v);		/* maskable, priority above TPR */
+int vcpu_intr_ack(struct vcpu *v);		/* vector, or -1: it went away */
+
+#endif

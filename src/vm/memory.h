@@ -1,0 +1,107 @@
+/*
+ * Guest-physical memory: RAM, ROM, and the one door through which devices
+ * reach it.
+ *
+ * RAM is one memfd.  Its first part lies at guest-physical 0 up to at most
+ * RAM_LOW_MAX, the rest at 4 GiB and above.  0xa0000-0xbffff is never RAM to
+ * the guest; 0xc0000-0xfffff follows the PAM registers (memory_set_pam).
+ * Firmware ROM lies below 4 GiB and is aliased under the PAM window.
+ *
+ * Every page of RAM has a flag byte.  Whoever writes to RAM, by whatever way,
+ * sees to it that PAGE_DIRTY is set and that, if PAGE_CODE was set, the
+ * processors throw away what they decoded from it.
+ */
+#ifndef SKEP_VM_MEMORY_H
+#define SKEP_VM_MEMORY_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+
+#define GUEST_PAGE_SIZE	4096ull
+#define RAM_LOW_MAX	0x80000000ull	/* 2 GiB: below it lies the PCI hole */
+#define RAM_HIGH_BASE	0x100000000ull
+
+/* Per-page flags, atomic bytes; see struct guest_memory.page_flags. */
+#define PAGE_DIRTY	0x01	/* written since the flag was last cleared */
+#define PAGE_CODE	0x02	/* a processor holds code decoded from it */
+
+struct vm;
+
+struct mem_region {
+	uint64_t gpa;		/* page aligned */
+	uint64_t size;		/* bytes, page aligned */
+	uint8_t *host;		/* start of the mapping in this process */
+	size_t first_page;	/* index of its first page in page_flags */
+};
+
+struct guest_memory {
+	struct vm *vm;
+	int memfd;		/* -1 when RAM is not a memfd: nothing may rely on it */
+	uint64_t size;		/* bytes of RAM in all */
+	struct mem_region ram[2];	/* low, high */
+	unsigned nram;
+	_Atomic uint8_t *page_flags;	/* one byte a RAM page, both regions in turn */
+	size_t npages;
+
+	uint8_t *rom;		/* firmware image, NULL on direct boot */
+	uint64_t rom_gpa, rom_size;
+
+	/* PAM: for each 16 KiB of 0xc0000-0xfffff, PAM_READ | PAM_WRITE. */
+	uint8_t pam[16];
+};
+
+#define PAM_READ	1	/* reads go to RAM, else to ROM (or all ones) */
+#define PAM_WRITE	2	/* writes go to RAM, else are dropped */
+
+/* What one guest-physical page is to a processor. */
+struct mem_page {
+	uint8_t *read;		/* NULL: not memory, go to the bus */
+	uint8_t *write;		/* NULL: writes go to the bus (or are dropped for ROM) */
+	_Atomic uint8_t *flags;	/* NULL for ROM */
+	bool rom;		/* writes are dropped silently */
+};
+
+/* Sizes in bytes; size must be a multiple of 4 KiB.  vm thread, before any vCPU. */
+int memory_init(struct guest_memory *m, struct vm *vm, uint64_t size, struct skep_error *e);
+void memory_finish(struct guest_memory *m);
+
+/* Looks one page up (gpa is rounded down).  Lock-free, any thread. */
+struct mem_page memory_page(const struct guest_memory *m, uint64_t gpa);
+
+/* PAM segment attribute change: bumps the processors' view (vm_flush_tlbs). Device lock. */
+void memory_set_pam(struct guest_memory *m, unsigned segment, uint8_t attr);
+
+/* Clears PAGE_DIRTY everywhere and makes the processors notice the next write. */
+void memory_clear_dirty(struct guest_memory *m);
+uint64_t memory_count_dirty(const struct guest_memory *m);
+
+/*
+ * The checked DMA view.  A view is one contiguous stretch of RAM; a request
+ * that leaves RAM, wraps, or spans two regions is refused with -EFAULT and
+ * the device reports it in its own way.  DMA sees RAM under the PAM window
+ * regardless of PAM, as on the real chip set.  What is checked is first
+ * copied out of guest memory (dma_read): views carry payload only.
+ */
+enum dma_dir { DMA_FROM_GUEST = 1, DMA_TO_GUEST = 2, DMA_BOTH = 3 };
+
+struct dma_view {
+	void *host;
+	uint64_t gpa;
+	size_t len;
+	enum dma_dir dir;
+};
+
+int dma_map(struct guest_memory *m, uint64_t gpa, size_t len, enum dma_dir dir,
+	    struct dma_view *view);
+/* Marks the pages of a writable view dirty (again) and invalidates code in them. */
+void dma_unmap(struct guest_memory *m, struct dma_view *view);
+/* Copies; may cross regions; 0 or -EFAULT with nothing copied. Any thread. */
+int dma_read(struct guest_memory *m, uint64_t gpa, void *buf, size_t len);
+int dma_write(struct guest_memory *m, uint64_t gpa, const void *buf, size_t len);
+int dma_zero(struct guest_memory *m, uint64_t gpa, size_t len);
+
+#endif

@@ -1,0 +1,136 @@
+/*
+ * struct vm: the whole machine on one page.  It owns everything; there are no
+ * globals, and two of them in one process work.
+ *
+ * Threads.  One *vm thread* (the one that calls vm_run) owns lifecycle, the
+ * pause state machine and the event loop.  Each vCPU is a thread.
+ *
+ * Locks, in the order in which they are taken:
+ *	control	-> vm->lock -> vm->device_lock -> memory (lock-free) ; vcpu->wait_lock innermost
+ * Device code runs under device_lock: MMIO, PIO, timers, completions.
+ */
+#ifndef SKEP_VM_VM_H
+#define SKEP_VM_VM_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "base/error.h"
+#include "base/util.h"
+#include "clock/clock.h"
+#include "config/config.h"
+#include "cpu/vcpu.h"
+#include "vm/bus.h"
+#include "vm/device.h"
+#include "vm/event.h"
+#include "vm/input.h"
+#include "vm/irq.h"
+#include "vm/memory.h"
+
+#define VM_MAX_CPUS 64
+
+/* Process exit codes: BHYVE.md; 5 is ours. */
+enum vm_exit {
+	VM_EXIT_REBOOT = 0,
+	VM_EXIT_POWEROFF = 1,
+	VM_EXIT_HALT = 2,
+	VM_EXIT_TRIPLE_FAULT = 3,
+	VM_EXIT_ERROR = 4,
+	VM_EXIT_SUSPENDED = 5,
+	VM_EXIT_DEBUG_BASE = 0x100,	/* + isa-debug-exit's (value << 1 | 1) */
+};
+
+struct timer_heap;
+struct event_loop;
+struct input_log;
+struct chipset;		/* chipset/chipset.h: the motherboard */
+struct boot_image;	/* boot/boot.h: what to load at every reset */
+
+struct vm {
+	char name[64];
+	uint8_t uuid[16];
+	struct config *config;		/* frozen; borrowed */
+
+	pthread_mutex_t lock;		/* lifecycle: exit reason, pause state */
+	pthread_mutex_t device_lock;
+
+	struct guest_memory memory;
+	struct bus ports;		/* 0-0xffff */
+	struct bus mmio;
+	struct guest_clock clock;
+	struct timer_heap *timers;
+	struct event_loop *loop;
+	struct input_log *input;
+
+	unsigned ncpus;
+	struct vcpu *vcpus[VM_MAX_CPUS];
+
+	struct device *devices;		/* in order of creation */
+	struct chipset *chipset;
+	struct boot_image *boot;
+
+	/* All entropy comes from here: a host seed, or seed= with clock=virtual. */
+	uint64_t seed;
+	uint64_t entropy_state[4];	/* vm_entropy; device lock */
+
+	/* Why and whether the run is over; guarded by lock. */
+	bool exiting;
+	int exit_code;
+	struct skep_error exit_error;
+	uint64_t insn_limit;		/* clock=virtual: stop at this count; 0 = none */
+};
+
+/*
+ * Builds the machine that the frozen configuration describes: memory, buses,
+ * clock, chipset, devices, processors, boot image.  On failure nothing is left
+ * behind.  The configuration must outlive the VM.
+ */
+struct vm *vm_create(struct config *config, struct skep_error *e);
+void vm_destroy(struct vm *vm);		/* NULL is fine */
+
+/* Runs until the guest, the user or an error ends it; returns an enum vm_exit. */
+int vm_run(struct vm *vm, struct skep_error *e);
+
+/* Any thread, any lock state: ends the run with this code (the first one wins). */
+void vm_request_exit(struct vm *vm, int code);
+/* Any thread: ends the run with VM_EXIT_ERROR and this sentence. */
+void vm_request_error(struct vm *vm, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* Any thread: presses the ACPI power button. */
+void vm_power_button(struct vm *vm);
+/*
+ * The machine's reset line (0xcf9, keyboard controller, triple fault when
+ * x86.triple_fault=reset).  on_reboot decides: exit (0) or restart in place.
+ */
+void vm_request_reset(struct vm *vm);
+
+/* Stops every vCPU for a reason and waits until none runs; and the way back. vm thread. */
+void vm_pause(struct vm *vm, uint32_t reason);
+void vm_resume(struct vm *vm, uint32_t reason);
+
+static inline void device_lock(struct vm *vm) { pthread_mutex_lock(&vm->device_lock); }
+static inline void device_unlock(struct vm *vm) { pthread_mutex_unlock(&vm->device_lock); }
+
+/* vCPU side accesses: take the device lock around the device's callback. */
+uint64_t vm_pio_read(struct vm *vm, uint16_t port, unsigned size);
+void vm_pio_write(struct vm *vm, uint16_t port, unsigned size, uint64_t value);
+uint64_t vm_mmio_read(struct vm *vm, uint64_t gpa, unsigned size);
+void vm_mmio_write(struct vm *vm, uint64_t gpa, unsigned size, uint64_t value);
+
+/* Every processor drops its cached translations before its next instruction. Any thread. */
+void vm_flush_tlbs(struct vm *vm);
+/* RAM in [gpa, gpa+len) that held code was written by a device. Any thread. */
+void vm_invalidate_code(struct vm *vm, uint64_t gpa, uint64_t len);
+
+/* Deterministic under seed=; device lock held. */
+uint64_t vm_entropy(struct vm *vm);
+
+/*
+ * The whole architectural state as text, one field a line, then a digest of
+ * RAM: two machines in the same state print the same bytes.  VM paused or ended.
+ */
+void vm_dump_state(struct vm *vm, FILE *out);
+
+#endif
