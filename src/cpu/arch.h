@@ -37,9 +37,9 @@ struct cpu_fpu {
 	uint16_t fop;
 	uint64_t fip, fdp;
 	uint16_t fcs, fds;
-	uint8_t st[8][16];	/* by PHYSICAL register; 10 bytes used */
+	_Alignas(16) uint8_t st[8][16];	/* by PHYSICAL register; 10 bytes used */
 	uint32_t mxcsr;
-	uint8_t xmm[16][16];
+	_Alignas(16) uint8_t xmm[16][16];
 };
 
 struct cpu_arch_state {
