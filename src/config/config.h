@@ -53,9 +53,16 @@ int config_set(struct config *c, const char *key, const char *value, const char 
 /* "key=value". */
 int config_set_assignment(struct config *c, const char *assignment, const char *origin,
 			  struct skep_error *e);
-/* bhyve_config(5) file: key=value lines, '#' comments. */
+/*
+ * bhyve_config(5) file: key=value lines, '#' comments on lines of their own.  Blanks around
+ * key and value are dropped ("%()", which expands to nothing, keeps a blank at an end).
+ * Errors say file:line.
+ */
 int config_load_file(struct config *c, const char *path, struct skep_error *e);
-/* Expands, checks every key against its schema, fills defaults; no sets afterwards. */
+/*
+ * Expands, checks every key against its schema, fills defaults; no sets afterwards.  After a
+ * refusal the tree is still open, and may be corrected and frozen again.
+ */
 int config_freeze(struct config *c, struct skep_error *e);
 /* Prints a file that config_load_file reads back to the same tree. */
 void config_dump(const struct config *c, FILE *out);
@@ -73,11 +80,27 @@ const char *config_path(const struct config_node *n);	/* full dotted path */
 const char *config_string(struct config_node *n, const char *key);	/* NULL: unset */
 bool config_bool(struct config_node *n, const char *key);
 uint64_t config_uint(struct config_node *n, const char *key);		/* also SIZE, in bytes */
+/* Has a value, given or by default: exactly when config_string() is not NULL. */
 bool config_is_set(struct config_node *n, const char *key);
+/* The 16 bytes of a UUID key in RFC 4122 (big-endian) order; false: unset. */
+bool config_uuid(struct config_node *n, const char *key, uint8_t out[16]);
 
 /* The VM-wide keys (name, uuid, cpus, memory.size, boot.*, clock, ...): config/schema.c */
 extern const struct config_schema config_vm_schema;
 /* Writes every known key with type, default and help, for -o help and --json. */
 void config_describe(FILE *out, bool json);
+
+/*
+ * What `-s` and `-l` and errors need to know about PCI slots.  bus, slot and func are -1 for a
+ * device that may stand in any slot; positional is the key that a bare first word after the
+ * comma sets, or NULL.
+ */
+struct config_slot_type {
+	const char *name;
+	int bus, slot, func;
+	const char *positional;
+	const char *help;
+};
+extern const struct config_slot_type config_slot_types[];	/* ends with name NULL */
 
 #endif
