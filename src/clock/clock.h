@@ -17,6 +17,9 @@
 
 struct vm;
 
+/* Where a virtual clock starts when nobody says: 2026-01-01 00:00:00 UTC, seconds. */
+#define CLOCK_VIRTUAL_START	1767225600ll
+
 enum clock_mode { CLOCK_MODE_REALTIME, CLOCK_MODE_VIRTUAL };
 
 struct guest_clock {
@@ -32,6 +35,7 @@ struct guest_clock {
 	_Atomic int64_t skipped_ns;	/* what HLT jumped over */
 };
 
+/* Guest time 0 is now, and it runs; wall_base is the host's (realtime) or CLOCK_VIRTUAL_START. */
 void clock_init(struct guest_clock *c, enum clock_mode mode);
 /* Stops and restarts guest time (realtime; a no-op on virtual). vm thread. */
 void clock_pause(struct guest_clock *c);
@@ -42,7 +46,7 @@ int64_t clock_now(const struct guest_clock *c);		/* guest ns */
 int64_t clock_wall(const struct guest_clock *c);	/* ns since the Epoch */
 uint64_t clock_tsc(const struct guest_clock *c);	/* raw, without a vCPU's TSC_ADJUST */
 uint64_t clock_ns_to_tsc(const struct guest_clock *c, int64_t ns);
-int64_t clock_tsc_to_ns(const struct guest_clock *c, uint64_t tsc);	/* rounds up */
+int64_t clock_tsc_to_ns(const struct guest_clock *c, uint64_t tsc);	/* rounds up, INT64_MAX at most */
 
 /* virtual: the first instruction count at which guest time is >= ns. vCPU side. */
 uint64_t clock_insns_until(const struct guest_clock *c, int64_t ns);
@@ -51,7 +55,7 @@ void clock_skip_to(struct guest_clock *c, int64_t ns);
 
 /* Ticks of a clock of hz since guest ns 0, exact for the life of the machine. */
 uint64_t clock_ticks(int64_t ns, uint32_t hz);
-/* First guest ns at which clock_ticks() >= ticks. */
+/* First guest ns at which clock_ticks() >= ticks; INT64_MAX if that is never. */
 int64_t clock_ticks_to_ns(uint64_t ticks, uint32_t hz);
 
 #endif

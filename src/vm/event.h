@@ -41,7 +41,10 @@ void timer_disarm(struct vm_timer *t);
 static inline bool timer_armed(const struct vm_timer *t) { return t->slot != 0; }
 /* Earliest due time of any armed timer, INT64_MAX if none. */
 int64_t timers_next_due(struct vm *vm);
-/* Fires every timer with due <= now, in order of (due, seq). */
+/*
+ * Fires the timers with due <= now, in order of (due, seq).  What a callback
+ * arms waits for the next call, even if it is due already.
+ */
 void timers_run(struct vm *vm, int64_t now);
 
 /*

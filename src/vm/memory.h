@@ -24,6 +24,8 @@
 #define GUEST_PAGE_SIZE	4096ull
 #define RAM_LOW_MAX	0x80000000ull	/* 2 GiB: below it lies the PCI hole */
 #define RAM_HIGH_BASE	0x100000000ull
+#define RAM_SIZE_MIN	0x100000ull	/* 1 MiB: the PAM window lies over RAM */
+#define RAM_SIZE_MAX	0x8000000000ull	/* 512 GiB: within 40 physical address bits */
 
 /* Per-page flags, atomic bytes; see struct guest_memory.page_flags. */
 #define PAGE_DIRTY	0x01	/* written since the flag was last cleared */
@@ -50,7 +52,7 @@ struct guest_memory {
 	uint8_t *rom;		/* firmware image, NULL on direct boot */
 	uint64_t rom_gpa, rom_size;
 
-	/* PAM: for each 16 KiB of 0xc0000-0xfffff, PAM_READ | PAM_WRITE. */
+	/* PAM: for each 16 KiB of 0xc0000-0xfffff, PAM_READ | PAM_WRITE; both at first. */
 	uint8_t pam[16];
 };
 
@@ -68,6 +70,13 @@ struct mem_page {
 /* Sizes in bytes; size must be a multiple of 4 KiB.  vm thread, before any vCPU. */
 int memory_init(struct guest_memory *m, struct vm *vm, uint64_t size, struct skep_error *e);
 void memory_finish(struct guest_memory *m);
+/*
+ * Firmware: size bytes from malloc, owned by the memory from now on, shown at
+ * gpa (below 4 GiB); its last 128 KiB also below 1 MiB where PAM does not read
+ * RAM.  vm thread, before any vCPU.
+ */
+int memory_set_rom(struct guest_memory *m, uint8_t *image, uint64_t gpa, uint64_t size,
+		   struct skep_error *e);
 
 /* Looks one page up (gpa is rounded down).  Lock-free, any thread. */
 struct mem_page memory_page(const struct guest_memory *m, uint64_t gpa);
@@ -75,15 +84,25 @@ struct mem_page memory_page(const struct guest_memory *m, uint64_t gpa);
 /* PAM segment attribute change: bumps the processors' view (vm_flush_tlbs). Device lock. */
 void memory_set_pam(struct guest_memory *m, unsigned segment, uint8_t attr);
 
-/* Clears PAGE_DIRTY everywhere and makes the processors notice the next write. */
+/* Clears PAGE_DIRTY everywhere and makes the processors notice the next write. vCPUs stopped. */
 void memory_clear_dirty(struct guest_memory *m);
 uint64_t memory_count_dirty(const struct guest_memory *m);
+/* Bytes of host memory that guest RAM occupies now. Any thread. */
+uint64_t memory_touched(const struct guest_memory *m);
+/*
+ * Calls fn for every stretch of RAM that the host has allocated (whole pages,
+ * by rising address); what lies between is zero.  vCPUs stopped.
+ */
+void memory_each_extent(const struct guest_memory *m,
+			void (*fn)(void *opaque, uint64_t gpa, const uint8_t *host, uint64_t len),
+			void *opaque);
 
 /*
  * The checked DMA view.  A view is one contiguous stretch of RAM; a request
  * that leaves RAM, wraps, or spans two regions is refused with -EFAULT and
- * the device reports it in its own way.  DMA sees RAM under the PAM window
- * regardless of PAM, as on the real chip set.  What is checked is first
+ * the device reports it in its own way.  An empty view is valid and has no
+ * host address.  DMA sees RAM under the PAM window regardless of PAM, as on
+ * the real chip set, and never what lies under 0xa0000-0xbffff.  What is checked is first
  * copied out of guest memory (dma_read): views carry payload only.
  */
 enum dma_dir { DMA_FROM_GUEST = 1, DMA_TO_GUEST = 2, DMA_BOTH = 3 };
@@ -99,7 +118,7 @@ int dma_map(struct guest_memory *m, uint64_t gpa, size_t len, enum dma_dir dir,
 	    struct dma_view *view);
 /* Marks the pages of a writable view dirty (again) and invalidates code in them. */
 void dma_unmap(struct guest_memory *m, struct dma_view *view);
-/* Copies; may cross regions; 0 or -EFAULT with nothing copied. Any thread. */
+/* Copies; 0 or -EFAULT with nothing copied (regions never touch each other). Any thread. */
 int dma_read(struct guest_memory *m, uint64_t gpa, void *buf, size_t len);
 int dma_write(struct guest_memory *m, uint64_t gpa, const void *buf, size_t len);
 int dma_zero(struct guest_memory *m, uint64_t gpa, size_t len);
