@@ -29,7 +29,7 @@ static int check_size(uint64_t size, struct skep_error *e)
 		return 0;
 	have = ((uint64_t)host.totalram + host.totalswap) * host.mem_unit;
 	if (size > have)
-		return skep_fail(e, ENOMEM, "memory.size: %" PRIu64 " MiB is more than the %" PRIu64
+		return skep_fail(e, ENOMEM, "memory.size: %llu MiB is more than the %llu"
 				 " MiB of memory and swap of this host; ask for less",
 				 size / MiB, have / MiB);
 	return 0;
@@ -85,7 +85,7 @@ int memory_init(struct guest_memory *m, struct vm *vm, uint64_t size, struct ske
 fail:
 	err = -errno;
 	memory_finish(m);
-	return skep_fail(e, -err, "memory.size: the host does not give %" PRIu64 " MiB: %s",
+	return skep_fail(e, -err, "memory.size: the host does not give %llu MiB: %s",
 			 size / MiB, strerror(-err));
 }
 
