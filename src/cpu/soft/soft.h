@@ -39,6 +39,7 @@
 #include "base/util.h"
 #include "cpu/arch.h"
 #include "cpu/vcpu.h"
+#include "vm/irq.h"
 #include "vm/memory.h"
 
 struct soft_cpu;
@@ -129,6 +130,8 @@ struct soft_cpu {
 	int64_t budget;			/* instructions that may still be executed */
 	struct tlb_entry *tlb;		/* of the current access context */
 	uint64_t ip_mask;		/* 2^64-1, 2^32-1 or 0xffff */
+	uint64_t jump_key;		/* address space and mode, see struct jump_entry */
+	struct jump_entry *jumps;	/* cache of linear targets */
 
 	/*
 	 * Everything cold.  Authoritative but for gpr (r[]), the status bits of
@@ -139,6 +142,9 @@ struct soft_cpu {
 	_Alignas(16) struct cpu_arch_state s;
 
 	uint64_t rip;			/* valid between blocks */
+	bool stepping;			/* TF or a breakpoint is on: one instruction at a time */
+	bool step_once;			/* the next instruction runs alone */
+	bool alignment_check;		/* CR0.AM, EFLAGS.AC and CPL 3 */
 	uint8_t cpl;
 	struct vcpu *v;
 	struct vm *vm;
@@ -160,6 +166,10 @@ struct soft_cpu {
 
 	/* Save area of the strict floating point wrapper ops. */
 	_Alignas(16) uint8_t fp_save[64];
+	/* A 16-byte operand that did not lie in one readable page; dead between instructions. */
+	_Alignas(16) uint8_t fp_tmp[16];
+	/* FERR# of x87 with CR0.NE = 0: IRQ 13.  May be left unconnected. */
+	struct irq_line ferr;
 };
 
 /* ---- Registers ------------------------------------------------------- */
@@ -259,6 +269,51 @@ static inline const struct soft_op *soft_leave(struct soft_cpu *c, const struct 
 	c->rip = rip;
 	return NULL;
 }
+
+/*
+ * Cache of jump targets by linear address.  The entries of one page lie in one
+ * group, so that INVLPG clears a group.  An entry whose key is not the current
+ * address space and mode misses; a block that was thrown away still stands here
+ * and leads back to the run loop by itself (op_stale).
+ */
+struct jump_entry {
+	uint64_t rip, key;
+	const struct soft_op *head;
+};
+
+#define JUMP_GROUP_BITS	6
+#define JUMP_ENTRIES	4096
+
+static inline unsigned soft_jump_group(uint64_t rip)
+{
+	uint64_t page = rip >> 12;
+
+	return (unsigned)((page ^ page >> 6 ^ page >> 15) & 63) << JUMP_GROUP_BITS;
+}
+
+static inline struct jump_entry *soft_jump_entry(struct soft_cpu *c, uint64_t rip)
+{
+	return &c->jumps[soft_jump_group(rip) | ((rip ^ rip >> 6) & 63)];
+}
+
+/* The block at rip if it is known, with SLOT_IPBASE *not* yet set; else NULL. */
+static inline const struct soft_op *soft_jump_find(struct soft_cpu *c, uint64_t rip)
+{
+	const struct jump_entry *e = soft_jump_entry(c, rip);
+
+	return likely(e->rip == rip && e->key == c->jump_key) ? e->head : NULL;
+}
+
+/* Enters a block found by soft_jump_find. */
+#define ENTER_BLOCK(c, head, target_rip)			\
+	do {							\
+		const struct soft_op *h_ = (head);		\
+		(c)->r[SLOT_IPBASE] = (target_rip) - h_->ip;	\
+		GOTO_OP((c), h_);				\
+	} while (0)
+
+/* A near branch target: #GP(0) at op when not canonical or beyond the limit of CS. */
+void soft_check_target(struct soft_cpu *c, const struct soft_op *op, uint64_t rip);
 
 enum {
 	EXC_KIND_FAULT,		/* an exception: RIP of the instruction; CPU-generated */
@@ -383,6 +438,21 @@ uint64_t soft_seg_lin(struct soft_cpu *c, const struct soft_op *op, unsigned seg
 /* PUSH and POP of 2, 4 or 8 bytes by the rules of the current stack; RSP changes last. */
 void soft_push(struct soft_cpu *c, const struct soft_op *op, unsigned size, uint64_t v);
 uint64_t soft_pop(struct soft_cpu *c, const struct soft_op *op, unsigned size);
+
+/*
+ * For read-modify-write: raises what a write would raise, then the host address,
+ * or NULL where load, compute and store must be separate (memory-mapped I/O,
+ * code, a page crossing).
+ */
+void *soft_rmw_slow(struct soft_cpu *c, const struct soft_op *op, uint64_t lin, unsigned size);
+
+static inline void *soft_rmw(struct soft_cpu *c, const struct soft_op *op, uint64_t lin,
+			     unsigned size)
+{
+	void *p = soft_host_write(c, lin, size);
+
+	return likely(p) ? p : soft_rmw_slow(c, op, lin, size);
+}
 
 static inline bool soft_canonical(uint64_t a)
 {
