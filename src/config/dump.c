@@ -159,7 +159,7 @@ void config_describe(FILE *out, bool json)
 		place_title(p->pattern, title, sizeof(title));
 		describe_schema(&d, title, p->schema, NULL);
 		if (p->type)
-			describe_schema(&d, title, type_schema(p->type), p->type);
+			describe_schema(&d, title, type_schema(p->type), NULL);
 		for (const struct config_slot_type *t = config_slot_types; p->by_device && t->name; t++)
 			describe_schema(&d, title, type_schema(t->name), t->name);
 	}

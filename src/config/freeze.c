@@ -1,6 +1,7 @@
 /* The last step: defaults, expansion, every key against its schema. */
 #include <errno.h>
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
@@ -140,6 +141,11 @@ static void forget(struct config *c)
 	for (struct config_node *n = &c->root; n; n = tree_next(n)) {
 		n->mark = EXPAND_NOT;
 		n->key = NULL;
+		if (n->is_default) {
+			free(n->raw);
+			free(n->value);
+			n->raw = n->value = NULL;
+		}
 	}
 }
 
@@ -160,10 +166,8 @@ static int set_derived(struct config *c, const char *key, uint64_t v, struct ske
 static int check_whole(struct config *c, struct skep_error *e)
 {
 	uint64_t cpus, sockets;
-	int ret = schema_check_places(c, e);
+	int ret = schema_check_memory(c, e);
 
-	if (!ret)
-		ret = schema_check_memory(c, e);
 	if (!ret)
 		ret = schema_check_topology(c, &cpus, &sockets, e);
 	if (!ret)
@@ -183,6 +187,9 @@ int config_freeze(struct config *c, struct skep_error *e)
 		ret = fill_places(c, e);
 	if (!ret)
 		ret = expand_all(c, e);
+	/* Before the keys: a device that does not exist is the better complaint. */
+	if (!ret)
+		ret = schema_check_places(c, e);
 	if (!ret)
 		ret = check_all(c, e);
 	if (!ret)

@@ -63,8 +63,6 @@ static const struct config_key vm_keys[] = {
 	  .help = "always true: a machine never outlives its process" },
 	{ "lpc.fwcfg", CONFIG_CHOICE, .def = "qemu", .choices = fwcfg_kinds,
 	  .help = "firmware configuration interface; bhyve's own is not built" },
-	{ "lpc.debug_exit", CONFIG_BOOL, .def = "false", .help = "a guest's write of V to port "
-	  "0xf4 ends the command with V*2+1" },
 	{ "rtc.use_localtime", CONFIG_BOOL, .def = "false", .help = "the real-time clock keeps "
 	  "local time, not UTC (not built yet)" },
 	{ "acpi_tables", CONFIG_BOOL, .def = "true", .help = "always true" },
@@ -132,12 +130,6 @@ const struct config_limit *schema_limit(const char *path)
 	return NULL;
 }
 
-static const struct config_key com_keys[] = {
-	{ "path", CONFIG_STRING, .help = "what the port is connected to: stdio, pty, a device's "
-	  "path, unix=PATH, tcp=IP:PORT; unset: nothing" },
-};
-static const struct config_schema com_schema = { com_keys, ARRAY_SIZE(com_keys) };
-
 static const struct config_key fwcfg_keys[] = {
 	{ "name", CONFIG_STRING, .help = "name of a file in the guest's fw_cfg directory, such as "
 	  "opt/org.example/token" },
@@ -152,10 +144,11 @@ static const struct config_key slot_keys[] = {
 static const struct config_schema slot_schema = { slot_keys, ARRAY_SIZE(slot_keys) };
 
 const struct config_place config_places[] = {
-	{ .pattern = "lpc.com1", .schema = &com_schema },
-	{ .pattern = "lpc.com2", .schema = &com_schema },
-	{ .pattern = "lpc.com3", .schema = &com_schema },
-	{ .pattern = "lpc.com4", .schema = &com_schema },
+	{ .pattern = "lpc", .type = "debug-exit" },
+	{ .pattern = "lpc.com1", .type = "uart" },
+	{ .pattern = "lpc.com2", .type = "uart" },
+	{ .pattern = "lpc.com3", .type = "uart" },
+	{ .pattern = "lpc.com4", .type = "uart" },
 	{ .pattern = "fwcfg.#", .schema = &fwcfg_schema },
 	{ .pattern = "pci.#.#.#", .schema = &slot_schema, .by_device = true },
 	{ .pattern = NULL },
@@ -267,8 +260,10 @@ void schema_each_near(struct config_node *n, void (*fn)(void *opaque, const char
 
 	each_key("", &config_vm_schema, fn, opaque);
 	for (const struct config_place *p = config_places; p->pattern; p++)
-		if (!strchr(p->pattern, '#'))
+		if (!strchr(p->pattern, '#')) {
 			each_key(p->pattern, p->schema, fn, opaque);
+			each_key(p->pattern, schema_device(p, NULL), fn, opaque);
+		}
 	if (here) {
 		each_key(at->path, here->schema, fn, opaque);
 		each_key(at->path, schema_device(here, at), fn, opaque);
@@ -360,8 +355,15 @@ int schema_check_places(struct config *c, struct skep_error *e)
 			ret = check_slot(n, e);
 		else if (p->schema == &fwcfg_schema)
 			ret = check_fwcfg(n, e);
-		if (ret)
+		if (ret) {
+			struct config_node *dev = n->first;
+
+			if (p->by_device && tree_find(n, "device"))
+				dev = tree_find(n, "device");
+			if (dev && dev->origin && *dev->origin)
+				skep_error_prefix(e, "%s", dev->origin);
 			return ret;
+		}
 	}
 	return 0;
 }

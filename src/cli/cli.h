@@ -1,0 +1,77 @@
+/* What the files of the skep command share. */
+#ifndef SKEP_CLI_CLI_H
+#define SKEP_CLI_CLI_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "base/error.h"
+
+struct config;
+struct vm;
+
+/* Exit code of a run that could not start or ended in an error (vm.h: VM_EXIT_ERROR). */
+#define CLI_ERROR 4
+
+/* Taken at the start of main; for the figures of --stats. */
+struct cli_start {
+	int64_t monotonic_ns;	/* when the process started, as near as it can tell */
+};
+
+/* Commands: argv[0] is the command's name.  They return the process's exit code. */
+int cli_run(int argc, char **argv, const struct cli_start *start);
+int cli_demo(int argc, char **argv, const struct cli_start *start);
+int cli_help(int argc, char **argv);
+int cli_version(int argc, char **argv);
+
+/* "skep: sentence" on standard error. */
+void cli_complain(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+/* options.c: what the arguments of run ask for besides the configuration. */
+enum run_topic { RUN_MACHINE, RUN_HELP, RUN_HELP_SLOTS, RUN_HELP_LPC, RUN_HELP_KEYS };
+
+struct run_options {
+	enum run_topic topic;
+	const char *dump_state;	/* --dump-state=FILE; borrowed from argv */
+	const char *stats;	/* --stats=FILE */
+};
+
+/* Sets the configuration from argv.  0, or a negative errno with e set. */
+int run_options_parse(int argc, char **argv, struct config *c, struct run_options *o,
+		      struct skep_error *e);
+void run_options_help(FILE *out);
+
+/* devices.c: -s, -l, -f and -c, as bhyve writes them. */
+int slot_parse(struct config *c, const char *arg, struct skep_error *e);
+int lpc_parse(struct config *c, const char *arg, struct skep_error *e);
+int fwcfg_parse(struct config *c, const char *arg, struct skep_error *e);
+int cpus_parse(struct config *c, const char *arg, struct skep_error *e);
+void slot_help(FILE *out);
+void lpc_help(FILE *out);
+
+/* signals.c: what signals mean to a running machine. */
+struct signals;
+struct signal_handlers {
+	void (*power_button)(void *opaque);	/* the first SIGTERM, SIGINT or SIGHUP */
+	void (*stop)(void *opaque);		/* the second one, or SIGQUIT */
+	void *opaque;
+};
+
+/* Blocks what signals_start handles.  Before the first thread. */
+void signals_block(void);
+/* Handlers are called on a thread of their own, until signals_stop returns. */
+struct signals *signals_start(const struct signal_handlers *h, struct skep_error *e);
+void signals_stop(struct signals *s);	/* NULL is fine */
+
+/* stats.c: the figures of a run that has ended, as one JSON object. */
+struct run_stats {
+	const struct cli_start *start;
+	int64_t run_ns;		/* monotonic, when vm_run was called */
+	int64_t end_ns;		/* and when it returned */
+	int exit_code;
+};
+void stats_write(FILE *out, struct vm *vm, const struct run_stats *s);
+int64_t cli_monotonic_ns(void);
+
+#endif

@@ -1,0 +1,90 @@
+/* The skep command: which of its commands is meant. */
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/util.h"
+#include "cli/cli.h"
+#include "config/nearest.h"
+
+struct command {
+	const char *name;
+	int (*run)(int argc, char **argv, const struct cli_start *start);
+	const char *help;
+};
+
+static int run_help(int argc, char **argv, const struct cli_start *start)
+{
+	return cli_help(argc, argv);
+}
+
+static int run_version(int argc, char **argv, const struct cli_start *start)
+{
+	return cli_version(argc, argv);
+}
+
+static const struct command commands[] = {
+	{ "run", cli_run, "start a machine" },
+	{ "demo", cli_demo, "start the guest that is built in" },
+	{ "help", run_help, "explain a topic: keys, devices, run" },
+	{ "version", run_version, "print the version" },
+};
+
+void cli_complain(const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	fputs("skep: ", stderr);
+	vfprintf(stderr, fmt, ap);
+	fputc('\n', stderr);
+	va_end(ap);
+}
+
+static int unknown_command(const char *word)
+{
+	struct nearest near;
+	char hint[160];
+
+	nearest_init(&near, word);
+	for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
+		nearest_offer(&near, commands[i].name);
+	nearest_hint(&near, hint, sizeof(hint));
+	cli_complain("there is no command \"%s\"%s", word, *hint ? hint : "; `skep help` lists them");
+	return CLI_ERROR;
+}
+
+/* When the process started: now, less the processor time that exec and the loader took. */
+static void note_start(struct cli_start *s)
+{
+	struct timespec cpu = { 0 };
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu);
+	s->monotonic_ns = cli_monotonic_ns() - (cpu.tv_sec * NSEC_PER_SEC + cpu.tv_nsec);
+}
+
+int main(int argc, char **argv)
+{
+	struct cli_start start;
+	const char *self = argc > 0 ? strrchr(argv[0], '/') : NULL;
+
+	note_start(&start);
+	self = self ? self + 1 : argc > 0 ? argv[0] : "skep";
+	/* Wrapper scripts for bhyve run through links by its name. */
+	if (!strcmp(self, "bhyve"))
+		return cli_run(argc, argv, &start);
+	if (!strcmp(self, "bhyvectl")) {
+		cli_complain("bhyvectl: controlling a running machine is not built yet; SIGTERM presses "
+			     "its power button, a second one stops it");
+		return CLI_ERROR;
+	}
+	if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))
+		return cli_help(0, NULL);
+	if (!strcmp(argv[1], "--version"))
+		return cli_version(0, NULL);
+	for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
+		if (!strcmp(commands[i].name, argv[1]))
+			return commands[i].run(argc - 1, argv + 1, &start);
+	return unknown_command(argv[1]);
+}

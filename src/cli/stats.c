@@ -1,0 +1,62 @@
+/* The figures of a run, as JSON. */
+#include <inttypes.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "cli/cli.h"
+#include "vm/vm.h"
+
+int64_t cli_monotonic_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * NSEC_PER_SEC + t.tv_nsec;
+}
+
+/* What the memfd holds is what the guest, or we for it, have touched. */
+static int64_t ram_touched(const struct vm *vm)
+{
+	struct stat st;
+
+	if (vm->memory.memfd < 0 || fstat(vm->memory.memfd, &st))
+		return -1;
+	return (int64_t)st.st_blocks * 512;
+}
+
+static double cpu_seconds(const struct rusage *u)
+{
+	return u->ru_utime.tv_sec + u->ru_stime.tv_sec +
+	       (u->ru_utime.tv_usec + u->ru_stime.tv_usec) / 1e6;
+}
+
+static void number(FILE *out, const char *name, int64_t v)
+{
+	/* What nobody measured is null and not a guess. */
+	if (v < 0)
+		fprintf(out, ",\n \"%s\": null", name);
+	else
+		fprintf(out, ",\n \"%s\": %" PRId64, name, v);
+}
+
+void stats_write(FILE *out, struct vm *vm, const struct run_stats *s)
+{
+	struct rusage u = { 0 };
+	int64_t touched = ram_touched(vm), peak;
+
+	getrusage(RUSAGE_SELF, &u);
+	peak = (int64_t)u.ru_maxrss * 1024;
+	fprintf(out, "{\"exit_code\": %d", s->exit_code);
+	number(out, "run_us", (s->run_ns - s->start->monotonic_ns) / 1000);
+	fprintf(out, ",\n \"wall_seconds\": %.6f", (s->end_ns - s->start->monotonic_ns) / 1e9);
+	fprintf(out, ",\n \"cpu_seconds\": %.6f", cpu_seconds(&u));
+	number(out, "cpus", vm->ncpus);
+	number(out, "insns", atomic_load(&vm->clock.insns));
+	number(out, "guest_ns", clock_now(&vm->clock));
+	number(out, "ram_bytes", vm->memory.size);
+	number(out, "ram_touched_bytes", touched);
+	number(out, "peak_rss_bytes", peak);
+	number(out, "own_rss_bytes", touched < 0 ? -1 : MAX(peak - touched, (int64_t)0));
+	fputs("}\n", out);
+}
