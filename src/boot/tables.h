@@ -1,0 +1,57 @@
+/*
+ * The tables by which the machine describes itself: ACPI and SMBIOS.
+ *
+ * They are built once as blobs in fw_cfg, with QEMU's loader script beside
+ * them that tells firmware how to lay them out in memory and link them
+ * (etc/table-loader).  On direct boot we are the firmware and run the script.
+ */
+#ifndef SKEP_BOOT_TABLES_H
+#define SKEP_BOOT_TABLES_H
+
+#include <stdint.h>
+
+#include "base/error.h"
+#include "boot/blob.h"
+
+struct vm;
+struct fwcfg;
+
+/* Builds every table file into fw_cfg. Before the VM runs. */
+int tables_build(struct vm *vm, struct fwcfg *f, struct skep_error *e);
+/* Runs the script into 0xe0000-0xfffff; *rsdp is where the ACPI root lies. Device lock. */
+int tables_place(struct vm *vm, struct fwcfg *f, uint64_t *rsdp, struct skep_error *e);
+
+/* The loader script (loader.c). */
+enum loader_zone { LOADER_HIGH = 1, LOADER_FSEG = 2 };
+
+void loader_allocate(struct blob *script, const char *file, uint32_t align, enum loader_zone zone);
+/* The size-byte integer at dest+offset gets src's address added. */
+void loader_add_pointer(struct blob *script, const char *dest, uint32_t offset, uint8_t size,
+			const char *src);
+/* The byte at file+offset makes [start, start + length) sum to zero. */
+void loader_add_checksum(struct blob *script, const char *file, uint32_t offset, uint32_t start,
+			 uint32_t length);
+
+/*
+ * Runs a script with the files of f, allocating in [0xe0000, 1 MiB).  *address
+ * is where the file `want` was put.  A script that does not hold together is
+ * an error, whoever wrote it.
+ */
+int loader_run(struct vm *vm, struct fwcfg *f, const char *script_file, const char *want,
+	       uint64_t *address, struct skep_error *e);
+
+#define FILE_ACPI_TABLES	"etc/acpi/tables"
+#define FILE_ACPI_RSDP		"etc/acpi/rsdp"
+#define FILE_LOADER		"etc/table-loader"
+#define FILE_SMBIOS_TABLES	"etc/smbios/smbios-tables"
+#define FILE_SMBIOS_ANCHOR	"etc/smbios/smbios-anchor"
+#define FILE_SMBIOS_LOADER	"etc/skep/smbios-loader"
+
+/* Appends every ACPI table to tables, the root pointer to rsdp, and the links to script. */
+void acpi_build(const struct vm *vm, struct blob *tables, struct blob *rsdp, struct blob *script);
+/* Appends the AML of the DSDT (dsdt.c). */
+void dsdt_build(const struct vm *vm, struct blob *aml);
+/* SMBIOS 3 structures and entry point; the entry point's address field is left zero. */
+void smbios_build(const struct vm *vm, struct blob *tables, struct blob *anchor);
+
+#endif
