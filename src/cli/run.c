@@ -119,7 +119,12 @@ done:
 
 static int check_bootable(struct config *c, struct skep_error *e)
 {
-	if (config_is_set(config_root(c), "boot.kernel") || config_bool(config_root(c), "boot.demo"))
+	struct config_node *root = config_root(c);
+
+	if (config_is_set(root, "boot.kernel") && config_bool(root, "boot.demo"))
+		return skep_fail(e, EINVAL, "boot.kernel and boot.demo exclude each other; start a "
+				 "kernel with `skep run`");
+	if (config_is_set(root, "boot.kernel") || config_bool(root, "boot.demo"))
 		return 0;
 	return skep_fail(e, EINVAL, "nothing to boot; give a kernel with --kernel FILE, or see "
 			 "`skep demo`");

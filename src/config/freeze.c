@@ -169,6 +169,8 @@ static int check_whole(struct config *c, struct skep_error *e)
 	int ret = schema_check_memory(c, e);
 
 	if (!ret)
+		ret = schema_check_clock(c, e);
+	if (!ret)
 		ret = schema_check_topology(c, &cpus, &sockets, e);
 	if (!ret)
 		ret = set_derived(c, "cpus", cpus, e);

@@ -391,6 +391,30 @@ int schema_check_topology(struct config *c, uint64_t *cpus, uint64_t *sockets,
 	return 0;
 }
 
+/* Keys that would be ignored while guest time follows the host's. */
+static const char *const virtual_only[] = { "clock.insn_ps", "clock.limit", "seed",
+					    "input.record", "input.replay" };
+
+int schema_check_clock(struct config *c, struct skep_error *e)
+{
+	struct config_node *root = &c->root;
+
+	if (config_is_set(root, "input.record") && config_is_set(root, "input.replay"))
+		return skep_fail(e, EINVAL, "input.record and input.replay exclude each other: a replay "
+				 "has its input recorded already");
+	if (!strcmp(config_string(root, "clock.mode"), "virtual"))
+		return 0;
+	for (size_t i = 0; i < ARRAY_SIZE(virtual_only); i++) {
+		struct config_node *n = tree_find(root, virtual_only[i]);
+
+		if (n && n->raw && !n->is_default &&
+		    strcmp(n->value, n->key->def ? n->key->def : ""))
+			return skep_fail(e, EINVAL, "%s: %s has a meaning with clock.mode=virtual only; "
+					 "set that too", n->origin, n->path);
+	}
+	return 0;
+}
+
 int schema_check_memory(struct config *c, struct skep_error *e)
 {
 	uint64_t size = config_uint(&c->root, "memory.size");

@@ -142,7 +142,7 @@ const char *value_type_name(enum config_type t)
 static int check_range(const struct config_key *k, const char *what, const char *text,
 		       uint64_t v, struct skep_error *e)
 {
-	char lo[24], hi[24];
+	char lo[24], hi[24], given[24];
 	const char *min, *max;
 
 	if (v >= k->min && (!k->max || v <= k->max))
@@ -150,6 +150,7 @@ static int check_range(const struct config_key *k, const char *what, const char 
 	if (k->type == CONFIG_SIZE) {
 		min = value_size_text(k->min, lo);
 		max = value_size_text(k->max, hi);
+		text = value_size_text(v, given);
 	} else {
 		snprintf(lo, sizeof(lo), "%" PRIu64, k->min);
 		snprintf(hi, sizeof(hi), "%" PRIu64, k->max);
