@@ -45,6 +45,11 @@ void clock_resume(struct guest_clock *c)
 	c->paused = false;
 }
 
+void clock_set_wall_now(struct guest_clock *c)
+{
+	c->wall_base = host_ns(CLOCK_REALTIME) - clock_now(c);
+}
+
 /* v * num / den, rounded down, without losing a bit as long as the result fits. */
 static uint64_t scale_down(uint64_t v, uint32_t num, uint32_t den)
 {

@@ -41,6 +41,9 @@ void clock_init(struct guest_clock *c, enum clock_mode mode);
 void clock_pause(struct guest_clock *c);
 void clock_resume(struct guest_clock *c);
 
+/* Makes the wall clock read the host's now (realtime). vm thread, before any vCPU. */
+void clock_set_wall_now(struct guest_clock *c);
+
 /* Any thread. */
 int64_t clock_now(const struct guest_clock *c);		/* guest ns */
 int64_t clock_wall(const struct guest_clock *c);	/* ns since the Epoch */

@@ -77,11 +77,27 @@ struct vcpu {
 	_Atomic uint32_t requests;	/* VCPU_REQ_* */
 	_Atomic uint32_t stop_reasons;	/* STOP_* */
 	_Atomic uint8_t sipi_vector;
-	_Atomic bool running;		/* inside ops->run */
-	/* HLT with clock=realtime waits here. */
+	_Atomic bool running;		/* inside ops->run; changes under wait_lock */
+	_Atomic bool waiting;		/* inside vcpu_wait */
+	/* HLT, a stopped processor and those who wait for it to stop wait here. */
 	pthread_mutex_t wait_lock;
 	pthread_cond_t wait_cond;
 };
+
+/*
+ * Makes a stopped processor (STOP_PAUSE) in its power-on state; owned by the
+ * caller.  NULL with e set.  Its thread begins with vcpu_start and ends after
+ * STOP_SHUTDOWN. vm thread for all of these.
+ */
+struct vcpu *vcpu_create(struct vm *vm, unsigned index, const struct vcpu_ops *ops,
+			 struct skep_error *e);
+void vcpu_destroy(struct vcpu *v);	/* NULL is fine; joins the thread */
+int vcpu_start(struct vcpu *v, struct skep_error *e);
+void vcpu_join(struct vcpu *v);		/* after vcpu_stop(v, STOP_SHUTDOWN) */
+/* Waits until the processor is outside ops->run; vcpu_stop came before. No lock held. */
+void vcpu_wait_stopped(struct vcpu *v);
+/* The vCPU whose thread this is; NULL on any other thread. */
+struct vcpu *vcpu_current(struct vm *vm);
 
 /* Sets request bits and kicks the processor, waking it from HLT. Any thread. */
 void vcpu_request(struct vcpu *v, uint32_t bits);

@@ -48,8 +48,9 @@ int64_t timers_next_due(struct vm *vm);
 void timers_run(struct vm *vm, int64_t now);
 
 /*
- * Watches fd for EPOLLIN/EPOLLOUT.  Returns a handle (owned by the loop, valid
- * until loop_unwatch) or NULL with e set.
+ * Watches fd for EPOLLIN/EPOLLOUT, level-triggered.  A regular file is always
+ * ready: unwatch it at its end.  Returns a handle (owned by the loop, valid
+ * until loop_unwatch) or NULL with e set.  Device lock, or before the VM runs.
  */
 struct loop_watch;
 struct loop_watch *loop_watch(struct vm *vm, int fd, uint32_t events,
@@ -58,7 +59,10 @@ struct loop_watch *loop_watch(struct vm *vm, int fd, uint32_t events,
 void loop_set_events(struct loop_watch *w, uint32_t events);
 void loop_unwatch(struct loop_watch *w);
 
-/* Makes the vm thread run fn soon, with the device lock held. Any thread. */
+/*
+ * Makes the vm thread run fn soon, with the device lock held.  Calls with the
+ * same arguments that have not run yet are one. Any thread, any lock state.
+ */
 void loop_post(struct vm *vm, event_fn fn, void *opaque);
 
 #endif

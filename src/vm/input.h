@@ -17,9 +17,15 @@
 
 struct vm;
 
+/* Where in a run with clock=virtual something happens: HLT moves ns at the same count. */
+struct input_point {
+	uint64_t insns;		/* instructions retired */
+	int64_t ns;		/* guest time */
+};
+
 struct input_port {
 	struct vm *vm;
-	char name[32];		/* "lpc.com1"; the key in the log */
+	char name[32];		/* "lpc.com1"; the key in the log; no spaces */
 	/* Delivery: device lock held.  Takes all bytes (the device queues them). */
 	void (*deliver)(void *opaque, const uint8_t *data, size_t len);
 	void *opaque;

@@ -6,7 +6,9 @@
  * pause state machine and the event loop.  Each vCPU is a thread.
  *
  * Locks, in the order in which they are taken:
- *	control	-> vm->lock -> vm->device_lock -> memory (lock-free) ; vcpu->wait_lock innermost
+ *	control	-> vm->lock -> vm->device_lock -> memory (lock-free)
+ * Innermost, with nothing taken under them, so that they can be taken in any
+ * state: vm->exit_lock, vcpu->wait_lock, the loop's lock of posted calls.
  * Device code runs under device_lock: MMIO, PIO, timers, completions.
  */
 #ifndef SKEP_VM_VM_H
@@ -54,8 +56,9 @@ struct vm {
 	uint8_t uuid[16];
 	struct config *config;		/* frozen; borrowed */
 
-	pthread_mutex_t lock;		/* lifecycle: exit reason, pause state */
+	pthread_mutex_t lock;		/* pause state */
 	pthread_mutex_t device_lock;
+	uint32_t pause_reasons;		/* STOP_* for which the whole machine stands; lock */
 
 	struct guest_memory memory;
 	struct bus ports;		/* 0-0xffff */
@@ -64,6 +67,10 @@ struct vm {
 	struct timer_heap *timers;
 	struct event_loop *loop;
 	struct input_log *input;
+	struct input_port power;	/* the power button, as outside input */
+	/* clock=virtual: where virtual_run_due was last; device lock. */
+	struct input_point last_point;
+	bool visited;
 
 	unsigned ncpus;
 	struct vcpu *vcpus[VM_MAX_CPUS];
@@ -72,11 +79,21 @@ struct vm {
 	struct chipset *chipset;
 	struct boot_image *boot;
 
-	/* All entropy comes from here: a host seed, or seed= with clock=virtual. */
+	/*
+	 * All entropy comes from here (vm_entropy; device lock): a generator's state
+	 * when seeded (clock=virtual, or seed= given), else words from the host.
+	 */
+	bool seeded;
 	uint64_t seed;
-	uint64_t entropy_state[4];	/* vm_entropy; device lock */
+	uint64_t entropy_state[4];
+	unsigned entropy_left;
 
-	/* Why and whether the run is over; guarded by lock. */
+	bool restart_on_reset;		/* on_reboot=restart */
+	bool reset_on_triple_fault;	/* x86.triple_fault=reset */
+	_Atomic bool reset_requested;
+
+	/* Why and whether the run is over; guarded by exit_lock. */
+	pthread_mutex_t exit_lock;
 	bool exiting;
 	int exit_code;
 	struct skep_error exit_error;
@@ -96,17 +113,23 @@ int vm_run(struct vm *vm, struct skep_error *e);
 
 /* Any thread, any lock state: ends the run with this code (the first one wins). */
 void vm_request_exit(struct vm *vm, int code);
-/* Any thread: ends the run with VM_EXIT_ERROR and this sentence. */
+/* Is the run over? Any thread, any lock state. */
+bool vm_exiting(struct vm *vm);
+/* Any thread, any lock state: ends the run with VM_EXIT_ERROR and this sentence. */
 void vm_request_error(struct vm *vm, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-/* Any thread: presses the ACPI power button. */
+/* Any thread, any lock state: presses the ACPI power button, soon. */
 void vm_power_button(struct vm *vm);
 /*
  * The machine's reset line (0xcf9, keyboard controller, triple fault when
  * x86.triple_fault=reset).  on_reboot decides: exit (0) or restart in place.
+ * Any thread, any lock state; no vCPU executes another instruction before it.
  */
 void vm_request_reset(struct vm *vm);
 
-/* Stops every vCPU for a reason and waits until none runs; and the way back. vm thread. */
+/*
+ * Stops every vCPU for a reason and waits until none runs, then the devices and
+ * the clock; and the way back, when the last reason is gone. vm thread, no lock held.
+ */
 void vm_pause(struct vm *vm, uint32_t reason);
 void vm_resume(struct vm *vm, uint32_t reason);
 

@@ -1,0 +1,114 @@
+/* The whole architectural state as text: what "the same state" means. */
+#include <inttypes.h>
+#include <stdlib.h>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include "state/state.h"
+#include "vm/vm.h"
+
+static void dump_machine(struct vm *vm, FILE *out)
+{
+	unsigned i;
+
+	fprintf(out, "clock.ns = %" PRId64 "\n", clock_now(&vm->clock));
+	fprintf(out, "clock.wall_base = %" PRId64 "\n", vm->clock.wall_base);
+	fprintf(out, "clock.tsc_khz = %" PRIu32 "\n", vm->clock.tsc_khz);
+	if (vm->clock.mode == CLOCK_MODE_VIRTUAL) {
+		fprintf(out, "clock.insns = %" PRIu64 "\n", atomic_load(&vm->clock.insns));
+		fprintf(out, "clock.insn_ps = %" PRIu32 "\n", vm->clock.insn_ps);
+	}
+	for (i = 0; vm->seeded && i < ARRAY_SIZE(vm->entropy_state); i++)
+		fprintf(out, "entropy[%u] = %#" PRIx64 "\n", i, vm->entropy_state[i]);
+}
+
+static void dump_cpus(struct vm *vm, FILE *out)
+{
+	struct cpu_arch_state *s = aligned_alloc(_Alignof(struct cpu_arch_state), sizeof(*s));
+	char name[16];
+	unsigned i;
+
+	for (i = 0; s && i < vm->ncpus; i++) {
+		memset(s, 0, sizeof(*s));
+		vm->vcpus[i]->ops->get_state(vm->vcpus[i], s);
+		snprintf(name, sizeof(name), "cpu.%u", i);
+		state_dump(out, name, &cpu_arch_record, s);
+	}
+	if (!s)
+		fprintf(out, "cpu = no memory to show it\n");
+	free(s);
+}
+
+static void dump_devices(struct vm *vm, FILE *out)
+{
+	struct device *d;
+
+	for (d = vm->devices; d; d = d->next) {
+		const struct state_record *r = d->type->state;
+		void *model;
+
+		if (r == &STATE_NONE)
+			continue;
+		model = calloc(1, r->model_size);
+		if (!model) {
+			fprintf(out, "%s = no memory to show it\n", d->name);
+			continue;
+		}
+		d->type->export(d, model);
+		state_dump(out, d->name, r, model);
+		free(model);
+	}
+}
+
+static bool page_is_zero(const uint8_t *p)
+{
+	/* Shifted by a word onto itself: all words equal the first one. */
+	return !load64(p) && !memcmp(p, p + 8, GUEST_PAGE_SIZE - 8);
+}
+
+struct digest {
+	XXH3_state_t *hash;
+	uint64_t pages;
+};
+
+static void digest_extent(void *opaque, uint64_t gpa, const uint8_t *host, uint64_t len)
+{
+	struct digest *d = opaque;
+	uint8_t address[8];
+	uint64_t at;
+
+	for (at = 0; at < len; at += GUEST_PAGE_SIZE) {
+		if (page_is_zero(host + at))
+			continue;
+		store64(address, gpa + at);
+		XXH3_128bits_update(d->hash, address, sizeof(address));
+		XXH3_128bits_update(d->hash, host + at, GUEST_PAGE_SIZE);
+		d->pages++;
+	}
+}
+
+static void dump_ram(struct vm *vm, FILE *out)
+{
+	XXH3_state_t hash;
+	struct digest d = { .hash = &hash };
+	XXH128_hash_t h;
+
+	XXH3_128bits_reset(&hash);
+	memory_each_extent(&vm->memory, digest_extent, &d);
+	h = XXH3_128bits_digest(&hash);
+	fprintf(out, "ram.size = %" PRIu64 "\n", vm->memory.size);
+	fprintf(out, "ram.nonzero_pages = %" PRIu64 "\n", d.pages);
+	fprintf(out, "ram.xxh3_128 = %016" PRIx64 "%016" PRIx64 "\n", (uint64_t)h.high64,
+		(uint64_t)h.low64);
+}
+
+void vm_dump_state(struct vm *vm, FILE *out)
+{
+	device_lock(vm);
+	dump_machine(vm, out);
+	dump_cpus(vm, out);
+	dump_devices(vm, out);
+	dump_ram(vm, out);
+	device_unlock(vm);
+}

@@ -1,0 +1,36 @@
+/*
+ * The input log, for its owner (vm.c) and the virtual clock (virtual.c).
+ *
+ * A log is text: a header line that pins the machine's virtual clock and seed,
+ * then a line for each input:
+ *
+ *	skep-input 1 seed=0 insn_ps=1000 start=1767225600000000000
+ *	123456 234567 lpc.com1 6c730a
+ *
+ * that is the instruction count, the guest ns, the port and the bytes.  Lines
+ * that begin with '#' are comments.
+ */
+#ifndef SKEP_VM_INPUTLOG_H
+#define SKEP_VM_INPUTLOG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "vm/input.h"
+
+/* Paths may be NULL.  The clock and the seed are set up already. vm thread. */
+int input_log_create(struct vm *vm, const char *record, const char *replay, struct skep_error *e);
+void input_log_destroy(struct vm *vm);
+/* After every device was made: do the ports that the replayed log names exist? */
+int input_log_check(struct vm *vm, struct skep_error *e);
+
+/* Device lock for the rest. */
+/* Host input is queued and not delivered yet. */
+bool input_log_waiting(const struct vm *vm);
+/* The point of the next replayed input; false: none. */
+bool input_log_next(const struct vm *vm, struct input_point *next);
+/* At this point: delivers the replayed input of it, or what is queued unless visited before. */
+void input_log_deliver(struct vm *vm, const struct input_point *now, bool again);
+
+#endif

@@ -1,0 +1,56 @@
+/*
+ * clock=virtual, from the side of the processor that runs it.
+ *
+ * What happens to the machine happens at a *point*: an instruction count and a
+ * guest time (HLT moves the time at the same count).  Timers fire and input
+ * arrives at points, on the vCPU's thread, so that a run can be repeated.
+ *
+ * The backend's part:
+ *
+ *	for (;;) {
+ *		bring vm->clock.insns up to date;
+ *		if (VCPU_REQ_EVENT taken, or the budget is used up) {
+ *			virtual_run_due(vm);
+ *			budget = virtual_budget(vm);
+ *			if (!budget)
+ *				return VCPU_EXIT_LIMIT;
+ *		}
+ *		deliver an interrupt, if one is pending and may be;
+ *		execute: at least one instruction, at most budget;
+ *	}
+ *
+ * Between the delivery of an interrupt and the end of the first instruction
+ * after it, virtual_run_due must not be called: recording and replay agree on
+ * points, and a delivery is not a point of its own.  Every instruction that
+ * reaches a device is followed by a look at v->requests, since the device may
+ * have armed a timer (VCPU_REQ_EVENT), or stopped the machine (VCPU_REQ_STOP),
+ * which then stops right there.
+ *
+ * vCPU side, without the device lock; clock.insns up to date.
+ */
+#ifndef SKEP_VM_VIRTUAL_H
+#define SKEP_VM_VIRTUAL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct vm;
+
+/*
+ * How many instructions may be executed before virtual_run_due is called again;
+ * 0: the limit (clock.limit) is reached.
+ */
+uint64_t virtual_budget(struct vm *vm);
+/* Fires what is due now, delivers input that has come or is replayed here. */
+void virtual_run_due(struct vm *vm);
+/*
+ * The processor is halted: moves guest time to the next event and does what
+ * virtual_run_due does.  False: there is no event; only the outside can end the
+ * halt, and the backend waits for it in vcpu_wait.
+ */
+bool virtual_idle(struct vm *vm);
+
+/* For timers_create: tells the processor that something is due earlier. Device lock. */
+void virtual_earlier(struct vm *vm, int64_t due);
+
+#endif

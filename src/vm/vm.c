@@ -1,0 +1,410 @@
+/* Making, running and ending a machine. */
+#include "vm/vm.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdlib.h>
+
+#include "boot/boot.h"
+#include "chipset/chipset.h"
+#include "chipset/lapic.h"
+#include "vm/core.h"
+#include "vm/inputlog.h"
+#include "vm/loop.h"
+#include "vm/timer.h"
+
+/* ---- Making ---------------------------------------------------------- */
+
+static int read_clock(struct config_node *root, struct guest_clock *c, struct skep_error *e)
+{
+	const char *mode = config_string(root, "clock.mode");
+	bool virtual = mode && !strcmp(mode, "virtual");
+
+	clock_init(c, virtual ? CLOCK_MODE_VIRTUAL : CLOCK_MODE_REALTIME);
+	if (config_is_set(root, "clock.tsc_khz"))
+		c->tsc_khz = (uint32_t)config_uint(root, "clock.tsc_khz");
+	if (config_is_set(root, "clock.insn_ps"))
+		c->insn_ps = (uint32_t)config_uint(root, "clock.insn_ps");
+	if (config_is_set(root, "clock.start")) {
+		uint64_t start = config_uint(root, "clock.start");
+
+		if (start > INT64_MAX / 2 / NSEC_PER_SEC)
+			return skep_fail(e, EINVAL, "clock.start: %" PRIu64 " is beyond the year 2116,"
+					 " which the guest's clocks cannot hold; choose an earlier one",
+					 start);
+		c->wall_base = (int64_t)start * NSEC_PER_SEC;
+	}
+	if (!virtual && config_uint(root, "clock.limit"))
+		return skep_fail(e, EINVAL, "clock.limit counts instructions and needs "
+				 "clock.mode=virtual");
+	return 0;
+}
+
+static int read_cpus(struct vm *vm, struct config_node *root, struct skep_error *e)
+{
+	static const char *const factors[] = { "sockets", "cores", "threads" };
+	uint64_t cpus = 1;
+	unsigned i;
+
+	for (i = 0; i < ARRAY_SIZE(factors); i++)
+		if (config_is_set(root, factors[i]) && cpus <= VM_MAX_CPUS)
+			cpus *= MAX(config_uint(root, factors[i]), 1ull);
+	if (config_is_set(root, "cpus"))
+		cpus = config_uint(root, "cpus");
+	if (cpus != 1)
+		return skep_fail(e, EINVAL, "cpus: %" PRIu64 " processors need SMP boot, which is not "
+				 "built yet; set cpus=1", cpus);
+	vm->ncpus = 1;
+	return 0;
+}
+
+/* Text as config checked it, to bytes in the order in which they are written. */
+static void parse_uuid(const char *s, uint8_t uuid[16])
+{
+	unsigned n = 0;
+
+	for (; *s && n < 32; s++) {
+		unsigned c = (unsigned char)*s, v;
+
+		if (c == '-')
+			continue;
+		v = c <= '9' ? c - '0' : (c | 0x20) - 'a' + 10;
+		uuid[n / 2] = (uint8_t)(uuid[n / 2] << 4 | (v & 15));
+		n++;
+	}
+}
+
+static void set_identity(struct vm *vm, struct config_node *root)
+{
+	const char *name = config_string(root, "name"), *uuid = config_string(root, "uuid");
+	unsigned i;
+
+	snprintf(vm->name, sizeof(vm->name), "%s", name ? name : "skep");
+	if (uuid) {
+		parse_uuid(uuid, vm->uuid);
+		return;
+	}
+	for (i = 0; i < 2; i++)
+		store64(vm->uuid + 8 * i, vm_entropy(vm));
+	vm->uuid[6] = (vm->uuid[6] & 0x0f) | 0x40;	/* RFC 4122, 4.4: random */
+	vm->uuid[8] = (vm->uuid[8] & 0x3f) | 0x80;
+}
+
+static bool config_is(struct config_node *root, const char *key, const char *value)
+{
+	const char *s = config_string(root, key);
+
+	return s && !strcmp(s, value);
+}
+
+/* Delivery of the power port: a byte is a press. */
+static void press_power(void *opaque, const uint8_t *data, size_t len)
+{
+	while (len--)
+		chipset_power_button(opaque);
+}
+
+static int create_core(struct vm *vm, struct config_node *root, struct skep_error *e)
+{
+	struct vm_core_options o = {
+		.ram = config_uint(root, "memory.size"),
+		.seed = config_uint(root, "seed"),
+		.record = config_string(root, "input.record"),
+		.replay = config_string(root, "input.replay"),
+	};
+	int err = read_clock(root, &o.clock, e);
+
+	if (!err)
+		err = read_cpus(vm, root, e);
+	if (err)
+		return err;
+	o.seeded = o.clock.mode == CLOCK_MODE_VIRTUAL || config_is_set(root, "seed");
+	return vm_core_init(vm, &o, e);
+}
+
+/* Device lock. */
+static int create_devices(struct vm *vm, struct skep_error *e)
+{
+	unsigned i;
+	int err;
+
+	for (i = 0; i < vm->ncpus; i++) {
+		vm->vcpus[i] = vcpu_create(vm, i, &vcpu_soft_ops, e);
+		if (!vm->vcpus[i])
+			return -ENOMEM;
+		if (!lapic_create(vm->vcpus[i], e))
+			return -ENOMEM;
+	}
+	err = chipset_create(vm, e);
+	if (!err)
+		err = boot_load(vm, e);
+	if (!err)
+		err = timers_check(vm, e);
+	if (!err)
+		err = input_log_check(vm, e);
+	return err;
+}
+
+struct vm *vm_create(struct config *config, struct skep_error *e)
+{
+	struct config_node *root = config_root(config);
+	struct vm *vm;
+	int err;
+
+	if (device_types_check(e) < 0)
+		return NULL;
+	vm = calloc(1, sizeof(*vm));
+	if (!vm) {
+		skep_fail(e, ENOMEM, "no memory for a machine");
+		return NULL;
+	}
+	vm->config = config;
+	if (create_core(vm, root, e) < 0) {
+		free(vm);
+		return NULL;
+	}
+	set_identity(vm, root);
+	vm->insn_limit = config_uint(root, "clock.limit");
+	vm->restart_on_reset = config_is(root, "on_reboot", "restart");
+	vm->reset_on_triple_fault = config_is(root, "x86.triple_fault", "reset");
+
+	device_lock(vm);
+	input_port_add(&vm->power, vm, "power", press_power, vm);
+	err = create_devices(vm, e);
+	device_unlock(vm);
+	if (err < 0) {
+		vm_destroy(vm);
+		return NULL;
+	}
+	vm_pause(vm, STOP_PAUSE);	/* until vm_run switches it on */
+	return vm;
+}
+
+void vm_destroy(struct vm *vm)
+{
+	unsigned i;
+
+	if (!vm)
+		return;
+	for (i = 0; i < vm->ncpus; i++)
+		if (vm->vcpus[i] && vm->vcpus[i]->thread_started) {
+			vcpu_stop(vm->vcpus[i], STOP_SHUTDOWN);
+			vcpu_join(vm->vcpus[i]);
+		}
+	device_lock(vm);
+	boot_unload(vm);
+	vm_destroy_devices(vm);
+	chipset_destroy(vm);
+	device_unlock(vm);
+	for (i = 0; i < vm->ncpus; i++) {
+		vcpu_destroy(vm->vcpus[i]);
+		vm->vcpus[i] = NULL;
+	}
+	vm_core_finish(vm);
+	free(vm);
+}
+
+/* ---- Running --------------------------------------------------------- */
+
+/* One known state of everything, whatever went before.  vCPUs stopped. */
+static int machine_reset(struct vm *vm, struct skep_error *e)
+{
+	struct device *d;
+	unsigned i;
+	int err;
+
+	device_lock(vm);
+	for (d = vm->devices; d; d = d->next)
+		d->type->reset(d);
+	for (i = 0; i < vm->ncpus; i++) {
+		atomic_fetch_and(&vm->vcpus[i]->requests,
+				 ~(VCPU_REQ_INTR | VCPU_REQ_NMI | VCPU_REQ_INIT | VCPU_REQ_SIPI));
+		vm->vcpus[i]->ops->reset(vm->vcpus[i], false);
+	}
+	err = boot_place(vm, e);
+	device_unlock(vm);
+	return err;
+}
+
+static void restart(struct vm *vm)
+{
+	struct skep_error e = { .text = "" };
+
+	vm_pause(vm, STOP_RESET);
+	atomic_store(&vm->reset_requested, false);
+	if (machine_reset(vm, &e) < 0)
+		vm_request_error(vm, "%s", e.text);
+	vm_resume(vm, STOP_RESET);
+}
+
+static int power_on(struct vm *vm, struct skep_error *e)
+{
+	unsigned i;
+	int err;
+
+	/* The wall clock is that of power-on, not that of vm_create. */
+	if (vm->clock.mode == CLOCK_MODE_REALTIME &&
+	    !config_is_set(config_root(vm->config), "clock.start"))
+		clock_set_wall_now(&vm->clock);
+	err = machine_reset(vm, e);
+	for (i = 0; i < vm->ncpus && !err; i++)
+		err = vcpu_start(vm->vcpus[i], e);
+	if (!err)
+		vm_resume(vm, STOP_PAUSE);
+	return err;
+}
+
+static void power_off(struct vm *vm)
+{
+	unsigned i;
+
+	vm_pause(vm, STOP_SHUTDOWN);
+	for (i = 0; i < vm->ncpus; i++)
+		vcpu_join(vm->vcpus[i]);
+}
+
+int vm_run(struct vm *vm, struct skep_error *e)
+{
+	int code = VM_EXIT_ERROR;
+
+	if (power_on(vm, e) < 0) {
+		power_off(vm);
+		return code;
+	}
+	while (!vm_exiting(vm)) {
+		if (atomic_load(&vm->reset_requested))
+			restart(vm);
+		else
+			loop_iterate(vm);
+	}
+	power_off(vm);
+
+	pthread_mutex_lock(&vm->exit_lock);
+	code = vm->exit_code;
+	if (code == VM_EXIT_ERROR)
+		*e = vm->exit_error;
+	pthread_mutex_unlock(&vm->exit_lock);
+	return code;
+}
+
+void vm_pause(struct vm *vm, uint32_t reason)
+{
+	struct device *d;
+	unsigned i;
+
+	pthread_mutex_lock(&vm->lock);
+	for (i = 0; i < vm->ncpus; i++)
+		vcpu_stop(vm->vcpus[i], reason);
+	for (i = 0; i < vm->ncpus; i++)
+		vcpu_wait_stopped(vm->vcpus[i]);
+	if (!vm->pause_reasons) {
+		device_lock(vm);
+		clock_pause(&vm->clock);
+		loop_timer_changed(vm, INT64_MAX);
+		for (d = vm->devices; d; d = d->next)
+			d->type->quiesce(d);
+		device_unlock(vm);
+	}
+	vm->pause_reasons |= reason;
+	pthread_mutex_unlock(&vm->lock);
+}
+
+/* Resumes the devices, last made first: the list is singly linked, and short. */
+static void resume_devices(struct device *d)
+{
+	if (!d)
+		return;
+	resume_devices(d->next);
+	d->type->resume(d);
+}
+
+void vm_resume(struct vm *vm, uint32_t reason)
+{
+	unsigned i;
+
+	pthread_mutex_lock(&vm->lock);
+	if (vm->pause_reasons && !(vm->pause_reasons &= ~reason)) {
+		device_lock(vm);
+		clock_resume(&vm->clock);
+		resume_devices(vm->devices);
+		loop_timer_changed(vm, timers_next_due(vm));
+		device_unlock(vm);
+	}
+	for (i = 0; i < vm->ncpus; i++)
+		vcpu_go(vm->vcpus[i], reason);
+	pthread_mutex_unlock(&vm->lock);
+}
+
+/* ---- Ending ---------------------------------------------------------- */
+
+static void stop_all(struct vm *vm, uint32_t reason)
+{
+	unsigned i;
+
+	for (i = 0; i < vm->ncpus; i++)
+		if (vm->vcpus[i])
+			vcpu_stop(vm->vcpus[i], reason);
+	loop_wake(vm);
+}
+
+bool vm_exiting(struct vm *vm)
+{
+	bool exiting;
+
+	pthread_mutex_lock(&vm->exit_lock);
+	exiting = vm->exiting;
+	pthread_mutex_unlock(&vm->exit_lock);
+	return exiting;
+}
+
+static void request_exit(struct vm *vm, int code, const struct skep_error *why)
+{
+	pthread_mutex_lock(&vm->exit_lock);
+	if (!vm->exiting) {
+		vm->exiting = true;
+		vm->exit_code = code;
+		if (why)
+			vm->exit_error = *why;
+	}
+	pthread_mutex_unlock(&vm->exit_lock);
+	stop_all(vm, STOP_SHUTDOWN);
+}
+
+void vm_request_exit(struct vm *vm, int code)
+{
+	request_exit(vm, code, NULL);
+}
+
+void vm_request_error(struct vm *vm, const char *fmt, ...)
+{
+	struct skep_error why;
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(why.text, sizeof(why.text), fmt, ap);
+	va_end(ap);
+	request_exit(vm, VM_EXIT_ERROR, &why);
+}
+
+void vm_request_reset(struct vm *vm)
+{
+	if (!vm->restart_on_reset) {
+		vm_request_exit(vm, VM_EXIT_REBOOT);
+		return;
+	}
+	atomic_store(&vm->reset_requested, true);
+	stop_all(vm, STOP_RESET);
+}
+
+static void power_pressed(void *opaque)
+{
+	struct vm *vm = opaque;
+
+	vm_input(&vm->power, (const uint8_t *)"\1", 1);
+}
+
+void vm_power_button(struct vm *vm)
+{
+	loop_post(vm, power_pressed, vm);
+}
