@@ -18,8 +18,12 @@ struct lapic;
 enum { APIC_FIXED = 0, APIC_LOWEST = 1, APIC_SMI = 2, APIC_NMI = 4, APIC_INIT = 5,
        APIC_STARTUP = 6, APIC_EXTINT = 7 };
 
+struct device_type;
+extern const struct device_type lapic_type;
+
 /*
- * A device of its own (device_type lapic_type), instance "lapic.N".  Sets v->lapic.
+ * A device of its own (device_type lapic_type), instance "lapic.N", in its
+ * power-on state.  Sets v->lapic.  The APIC ID is v->index.
  */
 struct lapic *lapic_create(struct vcpu *v, struct skep_error *e);
 
@@ -34,7 +38,7 @@ uint64_t lapic_get_tsc_deadline(struct lapic *a);
 void lapic_set_tsc_deadline(struct lapic *a, uint64_t tsc);
 /* The vCPU's IA32_TSC_ADJUST changed: the deadline is compared with TSC + adjust. */
 void lapic_set_tsc_adjust(struct lapic *a, uint64_t adjust);
-/* CR8. */
+/* CR8: the value is 0-15, bits 7:4 of TPR (SDM vol. 3, 10.8.6.1). */
 uint8_t lapic_get_tpr(struct lapic *a);
 void lapic_set_tpr(struct lapic *a, uint8_t tpr);
 
@@ -55,7 +59,19 @@ int lapic_ack(struct lapic *a);
 /* The 8259's INTR output as seen at LINT0: true if LVT0 is ExtINT and unmasked, or the APIC is off. */
 bool lapic_accepts_extint(struct lapic *a);
 
-/* MMIO handlers registered by chipset.c for [LAPIC_BASE, +4K): need the accessing vCPU. */
+/* The level of LINT0 (the 8259 pair's INTR) or LINT1 (NMI), pin 0 or 1, changed. */
+void lapic_lint(struct lapic *a, unsigned pin, bool level);
+
+/*
+ * Who hears of the end of a level-triggered interrupt: the board's I/O APIC
+ * unless a test connects something else.
+ */
+void lapic_connect_eoi(struct lapic *a, void (*eoi)(void *opaque, uint8_t vector), void *opaque);
+
+/*
+ * The page at lapic_get_base() of the vCPU that makes the access; the bus does
+ * not know it.  Only in xAPIC mode: otherwise all ones, and writes are dropped.
+ */
 uint64_t lapic_mmio_read(struct lapic *a, uint64_t offset, unsigned size);
 void lapic_mmio_write(struct lapic *a, uint64_t offset, unsigned size, uint64_t value);
 
