@@ -199,7 +199,7 @@ static int apply(const struct flag *f, struct config *c, struct run_options *o,
 int run_options_parse(int argc, char **argv, struct config *c, struct run_options *o,
 		      struct skep_error *e)
 {
-	struct tables t;
+	struct tables t = { 0 };
 	int got, ret;
 
 	make_tables(&t);

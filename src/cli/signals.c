@@ -51,15 +51,18 @@ static const char *signal_text(int n)
 
 static void handle(struct signals *s, int n)
 {
-	/* The terminal may be raw: a line of its own starts and ends with \r. */
+	/* The terminal may be raw, and the guest in the middle of a line. */
+	const char *eol = isatty(STDERR_FILENO) ? "\r\n" : "\n";
+	const char *bol = isatty(STDERR_FILENO) ? eol : "";
+
 	if (n == SIGQUIT || s->pressed) {
-		fprintf(stderr, "\r\nskep: %s: stopping at once\r\n", signal_text(n));
+		fprintf(stderr, "%sskep: %s: stopping at once%s", bol, signal_text(n), eol);
 		s->handlers.stop(s->handlers.opaque);
 		return;
 	}
 	s->pressed++;
-	fprintf(stderr, "\r\nskep: %s: power button pressed; a second one stops at once\r\n",
-		signal_text(n));
+	fprintf(stderr, "%sskep: %s: power button pressed; a second one stops at once%s", bol,
+		signal_text(n), eol);
 	s->handlers.power_button(s->handlers.opaque);
 }
 
