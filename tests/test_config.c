@@ -269,7 +269,7 @@ static void test_bad_values(void **state)
 	REFUSED("-o: memory.size", "memory.size=x");
 	REFUSED("processors are not", "cpus=4", "cores=3");
 	REFUSED("more than 64", "sockets=64", "cores=64");
-	REFUSED("clock.mode=virtual only", "seed=3");
+	REFUSED("clock.mode=virtual only", "clock.limit=3");
 	REFUSED("exclude each other", "clock.mode=virtual", "input.record=a", "input.replay=b");
 }
 

@@ -45,14 +45,14 @@ static const struct config_key vm_keys[] = {
 	  .help = "virtual: guest time is instructions executed, and a run is deterministic" },
 	{ "clock.insn_ps", CONFIG_UINT, .def = "1000", .min = 1, .max = 1000000000,
 	  .help = "clock.mode=virtual: picoseconds an instruction takes" },
-	{ "clock.start", CONFIG_UINT, .max = 253402300799, .help = "wall clock at power-on, in "
+	{ "clock.start", CONFIG_UINT, .max = 4611686018, .help = "wall clock at power-on, in "
 	  "seconds since 1970 UTC; unset: the host's, or a fixed date with clock.mode=virtual" },
-	{ "clock.limit", CONFIG_UINT, .help = "clock.mode=virtual: stop after this many "
-	  "instructions" },
+	{ "clock.limit", CONFIG_UINT, .help = "clock.mode=virtual: end with 2 after this "
+	  "many instructions" },
 	{ "clock.tsc_khz", CONFIG_UINT, .def = "1000000", .min = 1000, .max = 10000000,
 	  .help = "frequency of the time-stamp counter" },
-	{ "seed", CONFIG_UINT, .help = "clock.mode=virtual: where all entropy comes from; "
-	  "unset: 0" },
+	{ "seed", CONFIG_UINT, .help = "where all randomness comes from; unset: the host, "
+	  "or 0 with clock.mode=virtual" },
 	{ "input.record", CONFIG_PATH, .help = "clock.mode=virtual: write what comes from outside "
 	  "to this file" },
 	{ "input.replay", CONFIG_PATH, .help = "clock.mode=virtual: take input from such a file "
@@ -392,8 +392,8 @@ int schema_check_topology(struct config *c, uint64_t *cpus, uint64_t *sockets,
 }
 
 /* Keys that would be ignored while guest time follows the host's. */
-static const char *const virtual_only[] = { "clock.insn_ps", "clock.limit", "seed",
-					    "input.record", "input.replay" };
+static const char *const virtual_only[] = { "clock.insn_ps", "clock.limit", "input.record",
+					    "input.replay" };
 
 int schema_check_clock(struct config *c, struct skep_error *e)
 {
