@@ -267,6 +267,11 @@ static void test_bad_values(void **state)
 	REFUSED("is none of: auto, soft, kvm", "backend=tcg");
 	REFUSED("line break", "boot.cmdline=a\nname=b");
 	REFUSED("-o: memory.size", "memory.size=x");
+	REFUSED("cannot name a machine", "name=");
+	REFUSED("cannot name a machine", "name=a/b");
+	REFUSED("cannot name a machine", "name=..");
+	REFUSED("cannot name a machine", "name=0123456789012345678901234567890123456789012345678901234567890123");
+	REFUSED("control character", "name=a\tb");
 	REFUSED("processors are not", "cpus=4", "cores=3");
 	REFUSED("more than 64", "sockets=64", "cores=64");
 	REFUSED("clock.mode=virtual only", "clock.limit=3");

@@ -166,7 +166,10 @@ static int set_derived(struct config *c, const char *key, uint64_t v, struct ske
 static int check_whole(struct config *c, struct skep_error *e)
 {
 	uint64_t cpus = 0, sockets = 0;
-	int ret = schema_check_memory(c, e);
+	int ret = schema_check_name(c, e);
+
+	if (!ret)
+		ret = schema_check_memory(c, e);
 
 	if (!ret)
 		ret = schema_check_clock(c, e);

@@ -415,6 +415,21 @@ int schema_check_clock(struct config *c, struct skep_error *e)
 	return 0;
 }
 
+/* It will name sockets and files of the host. */
+int schema_check_name(struct config *c, struct skep_error *e)
+{
+	const char *name = config_string(&c->root, "name");
+
+	if (!*name || strlen(name) > 63 || strchr(name, '/') || *name == '.')
+		return skep_fail(e, EINVAL, "name: \"%.80s\" cannot name a machine; choose 1 to 63 "
+				 "characters without a slash, and not a dot first", name);
+	for (const char *p = name; *p; p++)
+		if ((unsigned char)*p < ' ' || *p == 0x7f)
+			return skep_fail(e, EINVAL, "name: a control character in a machine's name; "
+					 "choose another name");
+	return 0;
+}
+
 int schema_check_memory(struct config *c, struct skep_error *e)
 {
 	uint64_t size = config_uint(&c->root, "memory.size");
