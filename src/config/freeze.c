@@ -170,7 +170,6 @@ static int check_whole(struct config *c, struct skep_error *e)
 
 	if (!ret)
 		ret = schema_check_memory(c, e);
-
 	if (!ret)
 		ret = schema_check_clock(c, e);
 	if (!ret)
