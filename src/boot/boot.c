@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "boot/demo.h"
 #include "boot/fwcfg.h"
 #include "boot/image.h"
 #include "boot/tables.h"
@@ -84,22 +85,45 @@ static int choose_format(struct boot_image *b, struct skep_error *e)
 	return fail_format(b, head, len, e);
 }
 
-static int open_files(struct vm *vm, struct boot_image *b, struct skep_error *e)
+static int open_demo(struct boot_image *b, struct skep_error *e)
+{
+	size_t size;
+	const void *image = demo_image(&size);
+
+	return boot_file_borrow(&b->kernel, "boot.demo", "the demonstration guest", image, size, e);
+}
+
+/* The kernel; b->kernel.path stays NULL if there is none. */
+static int open_kernel(struct vm *vm, struct boot_image *b, struct skep_error *e)
 {
 	struct config_node *root = config_root(vm->config);
 	const char *kernel = config_string(root, "boot.kernel");
+	bool demo = config_bool(root, "boot.demo");
+
+	if (demo && kernel)
+		return skep_fail(e, EINVAL, "boot.demo: the built-in guest and boot.kernel '%s' cannot "
+				 "both start: leave one out", kernel);
+	if (demo)
+		return open_demo(b, e);
+	return kernel ? boot_file_open(&b->kernel, "boot.kernel", kernel, vm->memory.size, e) : 0;
+}
+
+static int open_files(struct vm *vm, struct boot_image *b, struct skep_error *e)
+{
+	struct config_node *root = config_root(vm->config);
 	const char *initrd = config_string(root, "boot.initrd");
 	const char *cmdline = config_string(root, "boot.cmdline");
-	int r;
+	int r = open_kernel(vm, b, e);
 
 	b->cmdline = cmdline ? cmdline : "";
-	if (!kernel && initrd)
+	if (r)
+		return r;
+	if (!b->kernel.path && initrd)
 		return skep_fail(e, EINVAL, "boot.initrd: '%s' has no kernel to go with: set "
 				 "boot.kernel", initrd);
-	if (!kernel)
+	if (!b->kernel.path)
 		return 0;
-	r = boot_file_open(&b->kernel, "boot.kernel", kernel, vm->memory.size, e);
-	if (!r && initrd) {
+	if (initrd) {
 		r = boot_file_open(&b->initrd, "boot.initrd", initrd, vm->memory.size, e);
 		b->has_initrd = !r;
 	}
@@ -112,6 +136,7 @@ int boot_load(struct vm *vm, struct skep_error *e)
 	struct boot_image *b = calloc(1, sizeof(*b));
 	int r;
 
+	/* Without a kernel a machine can be made, and is refused when it is to start. */
 	if (!b)
 		return skep_fail(e, ENOMEM, "boot.kernel: no memory left");
 	vm->boot = b;

@@ -8,6 +8,7 @@
 #ifndef SKEP_BOOT_TABLES_H
 #define SKEP_BOOT_TABLES_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/error.h"
@@ -33,25 +34,53 @@ void loader_add_checksum(struct blob *script, const char *file, uint32_t offset,
 			 uint32_t length);
 
 /*
- * Runs a script with the files of f, allocating in [0xe0000, 1 MiB).  *address
- * is where the file `want` was put.  A script that does not hold together is
- * an error, whoever wrote it.
+ * The side of the script that runs it: files of f are given places in
+ * [0xe0000, 1 MiB), patched in copies, and written to guest memory at the end.
  */
-int loader_run(struct vm *vm, struct fwcfg *f, const char *script_file, const char *want,
-	       uint64_t *address, struct skep_error *e);
+#define LOADER_MAX_FILES 8
+
+struct loader_file {
+	char name[56];
+	uint8_t *data;
+	size_t len;
+	uint64_t address;
+};
+
+struct loader {
+	struct vm *vm;
+	struct fwcfg *fwcfg;
+	uint64_t next[2];		/* free address in zone HIGH and FSEG */
+	struct loader_file file[LOADER_MAX_FILES];
+	unsigned nfiles;
+};
+
+void loader_init(struct loader *l, struct vm *vm, struct fwcfg *f);
+void loader_finish(struct loader *l);
+/* A script that does not hold together is an error, whoever wrote it. */
+int loader_run(struct loader *l, const uint8_t *script, size_t len, struct skep_error *e);
+/* Writes every allocated file to its place. */
+int loader_write(struct loader *l, struct skep_error *e);
+/* Where a file was put; 0: nowhere. */
+uint64_t loader_address(const struct loader *l, const char *name);
 
 #define FILE_ACPI_TABLES	"etc/acpi/tables"
 #define FILE_ACPI_RSDP		"etc/acpi/rsdp"
 #define FILE_LOADER		"etc/table-loader"
 #define FILE_SMBIOS_TABLES	"etc/smbios/smbios-tables"
 #define FILE_SMBIOS_ANCHOR	"etc/smbios/smbios-anchor"
-#define FILE_SMBIOS_LOADER	"etc/skep/smbios-loader"
 
-/* Appends every ACPI table to tables, the root pointer to rsdp, and the links to script. */
-void acpi_build(const struct vm *vm, struct blob *tables, struct blob *rsdp, struct blob *script);
+/* Offset of the entry point's address field in the SMBIOS anchor. */
+#define SMBIOS_ANCHOR_ADDRESS	16
+
+/*
+ * Appends every ACPI table to tables, the root pointer to rsdp, and the links
+ * to script.  phys_bits: width of the processor's physical addresses.
+ */
+void acpi_build(const struct vm *vm, unsigned phys_bits, struct blob *tables, struct blob *rsdp,
+		struct blob *script);
 /* Appends the AML of the DSDT (dsdt.c). */
-void dsdt_build(const struct vm *vm, struct blob *aml);
-/* SMBIOS 3 structures and entry point; the entry point's address field is left zero. */
+void dsdt_build(const struct vm *vm, unsigned phys_bits, struct blob *aml);
+/* SMBIOS 3 structures and entry point; its address and checksum are left zero. */
 void smbios_build(const struct vm *vm, struct blob *tables, struct blob *anchor);
 
 #endif
