@@ -30,7 +30,7 @@ bench: build
 
 fuzz: build
 	@scripts/deps check
-	@scripts/fuzz $(ONLY)
+	@scripts/fuzz $(SECONDS) $(SEED)
 
 clean:
 	@rm -rf $(BUILD) build-*
