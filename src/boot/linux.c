@@ -141,7 +141,7 @@ static int linux_load(struct vm *vm, struct boot_image *b, struct skep_error *e)
 		return r;
 	max = load32(l->header + HDR_CMDLINE_SIZE);
 	if (strlen(b->cmdline) > max)
-		return skep_fail(e, E2BIG, "boot.cmdline: %zu characters, and the kernel '%s' takes at "
+		return skep_fail(e, E2BIG, "boot.cmdline: the command line has %zu characters, and '%s' takes at "
 				 "most %zu: shorten it", strlen(b->cmdline), f->path, max);
 	return 0;
 }

@@ -36,6 +36,12 @@
 
 #define PCI_HEADER_MULTI	0x80
 
+/* The global system interrupt of INTA-INTD (pin 0-3): PIRQ A-H are GSI 16-23. */
+static inline unsigned pci_intx_gsi(unsigned slot, unsigned pin)
+{
+	return 16 + ((slot + pin) & 7);
+}
+
 struct pci_bus;
 struct pci_device;
 
