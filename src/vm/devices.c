@@ -1,6 +1,36 @@
 /* Every type of device there is, in one list that a reader can find. */
 #include "vm/device.h"
 
+#include "boot/fwcfg.h"
+#include "chipset/acpi_pm.h"
+#include "chipset/chipset.h"
+#include "chipset/debug_exit.h"
+#include "chipset/i8254.h"
+#include "chipset/i8259.h"
+#include "chipset/ioapic.h"
+#include "chipset/lapic.h"
+#include "chipset/mc146818.h"
+#include "chipset/reset.h"
+#include "chipset/uart.h"
+#include "pci/pci.h"
+
 const struct device_type *const device_types[] = {
+	/* processors and board */
+	&lapic_type,
+	&board_type,
+	&i8259_type,
+	&ioapic_type,
+	&i8254_type,
+	&mc146818_type,
+	&acpi_pm_type,
+	&reset_type,
+	/* LPC */
+	&uart_type,
+	&debug_exit_type,
+	&fwcfg_type,
+	/* PCI */
+	&pci_bus_type,
+	&hostbridge_type.device,
+	&lpc_type.device,
 	NULL,
 };
