@@ -141,10 +141,13 @@ int boot_load(struct vm *vm, struct skep_error *e)
 		return skep_fail(e, ENOMEM, "boot.kernel: no memory left");
 	vm->boot = b;
 	r = open_files(vm, b, e);
+	b->initrd_gzip = UINT64_MAX;
 	if (!r && b->format)
 		r = b->format->load(vm, b, e);
 	if (!r && f)
 		r = tables_build(vm, f, e);
+	if (!r && b->initrd_gzip != UINT64_MAX)
+		r = inflate_start(&b->inflate, vm, &b->initrd, b->initrd_gzip, e);
 	if (r)
 		boot_unload(vm);
 	return r;
@@ -156,6 +159,7 @@ void boot_unload(struct vm *vm)
 
 	if (!b)
 		return;
+	inflate_stop(&b->inflate);
 	boot_file_close(&b->kernel);
 	boot_file_close(&b->initrd);
 	free(b);

@@ -2,11 +2,15 @@
 #ifndef SKEP_BOOT_IMAGE_H
 #define SKEP_BOOT_IMAGE_H
 
+#include <pthread.h>
+#include <stdatomic.h>
+
 #include "boot/elf.h"
 #include "boot/file.h"
 #include "boot/place.h"
 
 struct boot_image;
+struct inflate_check;
 
 /* One kernel format. */
 struct boot_format {
@@ -38,10 +42,21 @@ struct multiboot_image {
 	uint64_t offset;		/* in the file */
 };
 
+struct inflate_check {
+	struct vm *vm;
+	const struct boot_file *file;
+	uint64_t at;
+	pthread_t thread;
+	bool started;
+	_Atomic bool stop;
+};
+
 struct boot_image {
 	const struct boot_format *format;	/* NULL: nothing to boot */
 	struct boot_file kernel, initrd;
 	bool has_initrd;
+	uint64_t initrd_gzip;			/* initrd_check */
+	struct inflate_check inflate;
 	const char *cmdline;			/* never NULL; borrowed from the configuration */
 	uint64_t rsdp;				/* where the tables were placed, 0 if not */
 	struct linux_image linux_;
@@ -56,7 +71,19 @@ int boot_fail_ram(const struct boot_file *f, const struct vm *vm, uint64_t needs
 /* Puts the initrd as high as it goes below max and above min; sets *base. */
 int boot_place_initrd(struct placement *p, struct boot_image *b, uint64_t min, uint64_t max,
 		      uint64_t *base, struct skep_error *e);
-/* Is it a cpio archive, or something compressed, and all there? (initrd.c) */
-int initrd_check(const struct boot_file *f, struct skep_error *e);
+/*
+ * Is it a cpio archive, or something compressed, and all there? (initrd.c)
+ * *gzip: where a gzip stream starts, whose end this does not see; UINT64_MAX: none.
+ */
+int initrd_check(const struct boot_file *f, uint64_t *gzip, struct skep_error *e);
+
+/*
+ * Unpacks a gzip stream to nowhere on a thread of its own; damage ends the
+ * machine with a sentence (inflate.c).  stop: also after a start that failed,
+ * or none.
+ */
+int inflate_start(struct inflate_check *c, struct vm *vm, const struct boot_file *f, uint64_t at,
+		  struct skep_error *e);
+void inflate_stop(struct inflate_check *c);
 
 #endif

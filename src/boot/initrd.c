@@ -3,8 +3,9 @@
  *
  * Told without unpacking: cpio archives, zstd and lz4 streams are chains of
  * lengths that can be followed; of the others the first bytes are looked at.
- * An initramfs may be several archives in a row, the first ones plain
- * (microcode), the last one compressed.
+ * gzip has nothing to follow: it is unpacked to nowhere on a thread of its own
+ * while the machine starts (inflate.c).  An initramfs may be several archives
+ * in a row, the first ones plain (microcode), the last one compressed.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -169,6 +170,11 @@ static int walk_xz(const struct boot_file *f, uint64_t at, struct skep_error *e)
 	return truncated(f, "xz stream", e);
 }
 
+static bool is_gzip(const uint8_t *p)
+{
+	return p[0] == 0x1f && p[1] == 0x8b;
+}
+
 static int walk_compressed(const struct boot_file *f, uint64_t at, const uint8_t *p,
 			   struct skep_error *e)
 {
@@ -178,7 +184,7 @@ static int walk_compressed(const struct boot_file *f, uint64_t at, const uint8_t
 		return walk_lz4(f, at, e);
 	if (!memcmp(p, "\xfd" "7zXZ", 6))
 		return walk_xz(f, at, e);
-	if (p[0] == 0x1f && (p[1] == 0x8b || p[1] == 0x9e))	/* gzip: header 10, trailer 8 */
+	if (is_gzip(p))			/* header 10 bytes, trailer 8 */
 		return f->size - at < 18 ? truncated(f, "gzip stream", e) : 0;
 	if (!memcmp(p, "BZh", 3) || !memcmp(p, "\x5d\0\0", 3) || !memcmp(p, "\x89LZO\0", 5))
 		return 0;
@@ -188,10 +194,11 @@ static int walk_compressed(const struct boot_file *f, uint64_t at, const uint8_t
 			 "compressed by gzip, bzip2, lzma, xz, lzo, lz4 or zstd)", f->key, f->path);
 }
 
-int initrd_check(const struct boot_file *f, struct skep_error *e)
+int initrd_check(const struct boot_file *f, uint64_t *gzip, struct skep_error *e)
 {
 	uint64_t at = 0;
 
+	*gzip = UINT64_MAX;
 	if (!f->size)
 		return skep_fail(e, ENOEXEC, "%s: '%s' is empty: build it again, or leave it out", f->key,
 				 f->path);
@@ -201,6 +208,8 @@ int initrd_check(const struct boot_file *f, struct skep_error *e)
 
 		if (r)
 			return r;
+		if (is_gzip(p))
+			*gzip = at;
 		if (!is_cpio(p))
 			return walk_compressed(f, at, p, e);
 		r = walk_cpio(f, &at, e);

@@ -136,7 +136,7 @@ static int linux_load(struct vm *vm, struct boot_image *b, struct skep_error *e)
 	if (!r)
 		r = choose_address(vm, b, e);
 	if (!r && b->has_initrd)
-		r = initrd_check(&b->initrd, e);
+		r = initrd_check(&b->initrd, &b->initrd_gzip, e);
 	if (r)
 		return r;
 	max = load32(l->header + HDR_CMDLINE_SIZE);

@@ -45,7 +45,7 @@ static int pvh_load(struct vm *vm, struct boot_image *b, struct skep_error *e)
 	place_init(&scratch, vm);
 	r = elf_claim(&scratch, f, &b->elf, e);
 	if (!r && b->has_initrd)
-		r = initrd_check(&b->initrd, e);
+		r = initrd_check(&b->initrd, &b->initrd_gzip, e);
 	return r;
 }
 
