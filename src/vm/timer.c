@@ -135,7 +135,7 @@ void timer_arm(struct vm_timer *t, int64_t due_ns)
 		h->len++;
 		sift_up(h, h->len - 1, t);
 	}
-	if (h->earlier && h->at[0] == t && (due_ns < before || h->len == 1))
+	if (h->earlier && due_ns < before)
 		h->earlier(t->vm, due_ns);
 }
 
