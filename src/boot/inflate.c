@@ -4,7 +4,6 @@
  * come to unpacking it.
  */
 #include <errno.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <zlib.h>
@@ -94,17 +93,12 @@ static void *inflate_thread(void *opaque)
 int inflate_start(struct inflate_check *c, struct vm *vm, const struct boot_file *f, uint64_t at,
 		  struct skep_error *e)
 {
-	sigset_t all, old;
 	int r;
 
 	c->vm = vm;
 	c->file = f;
 	c->at = at;
-	/* Signals are for the vm thread. */
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
 	r = pthread_create(&c->thread, NULL, inflate_thread, c);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (r)
 		return skep_fail(e, r, "%s: cannot start a thread to check '%s': %s", f->key, f->path,
 				 strerror(r));
