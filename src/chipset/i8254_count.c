@@ -272,6 +272,13 @@ uint64_t pit_next_change(const struct i8254_channel *c, uint64_t tick)
 	}
 	if (c->state == PIT_HELD)
 		return NEVER;
+	/* A count that never changes OUT may be followed by one that does. */
+	if (c->count < 2 && c->pending && c->switch_at != NEVER) {
+		struct i8254_channel then = *c;
+
+		pit_settle(&then, c->switch_at);
+		return pit_next_change(&then, tick > c->switch_at ? tick : c->switch_at);
+	}
 	e = elapsed(c, tick);
 	next = next_change_count(c, e);
 	return next == NEVER ? NEVER : tick + (next - e);
