@@ -55,6 +55,7 @@ struct machine {
 	struct vm_timer timer;
 	int64_t period;
 	uint64_t mix;
+	unsigned given, taken;		/* interrupts */
 	char seen[256];
 };
 
@@ -68,6 +69,7 @@ static void take(struct machine *m, char tag, const uint8_t *data, size_t len)
 {
 	size_t i;
 
+	m->given++;
 	mix(m, atomic_load(&m->vm->clock.insns));
 	mix(m, (uint64_t)clock_now(&m->vm->clock));
 	for (i = 0; i < len; i++)
@@ -83,6 +85,7 @@ static void on_timer(void *opaque)
 {
 	struct machine *m = opaque;
 
+	m->given++;
 	mix(m, (uint64_t)clock_now(&m->vm->clock) + 1);
 	timer_arm(&m->timer, m->timer.due + m->period);
 }
@@ -141,14 +144,18 @@ static void recording(void **state)
 	say(&m.b, "!");
 	assert_true(atomic_load(&m.vm->vcpus[0]->requests) & VCPU_REQ_EVENT);
 	assert_string_equal(m.seen, "");
-	/* This point has been visited: the input waits for the next instruction. */
+	/* Not here, where the host happened to come, but after the next instruction. */
 	virtual_run_due(m.vm);
 	assert_string_equal(m.seen, "");
 	assert_int_equal(virtual_budget(m.vm), 1);
+	virtual_run_due(m.vm);
+	assert_string_equal(m.seen, "");
 	run_to(&m, 11);
 	assert_string_equal(m.seen, "ahi@11 b!@11 ");
 	/* Halted: a point is made for it. */
 	say(&m.a, "z");
+	virtual_run_due(m.vm);
+	assert_string_equal(m.seen, "ahi@11 b!@11 ");
 	assert_true(virtual_idle(m.vm));
 	assert_int_equal(clock_now(&m.vm->clock), 12);
 	assert_string_equal(m.seen, "ahi@11 b!@11 az@11 ");
@@ -259,29 +266,42 @@ static uint64_t next_random(uint64_t *x)
 static uint64_t play(struct machine *m, uint64_t host, uint64_t insns)
 {
 	uint64_t x = 1, n, budget, step;
+	bool halted = false;
 
 	m->period = 37;
 	timer_arm(&m->timer, 37);
+	virtual_run_due(m->vm);
+	budget = virtual_budget(m->vm);
 	for (n = 0; n < insns;) {
+		/* The host speaks, and comes by, whenever it likes. */
 		if (host && next_random(&host) % 5 == 0)
 			say(host & 4096 ? &m->a : &m->b, "q");
-		virtual_run_due(m->vm);
-		budget = virtual_budget(m->vm);
-		if (m->mix % 3 == 1) {
-			virtual_idle(m->vm);
-			if (host && next_random(&host) % 3 == 0)
-				say(&m->a, "h");
-			virtual_idle(m->vm);
+		if (!budget || (host && next_random(&host) % 4 == 0)) {
+			virtual_run_due(m->vm);
+			budget = virtual_budget(m->vm);
 		}
-		/* The host interrupts anywhere, so blocks are cut anywhere. */
-		step = MIN(budget, 1 + (host ? next_random(&host) % 20 : 13));
-		budget = virtual_budget(m->vm);
-		step = MIN(step, budget);
-		/* One instruction at a time for what the guest does itself. */
-		for (; step && n < insns; step--) {
+		/* An interrupt changes the state at a point, after what was due there. */
+		if (m->taken != m->given) {
+			m->taken = m->given;
+			halted = false;
+			mix(m, 99);
+		}
+		if (host && next_random(&host) % 4 == 0) {
+			virtual_run_due(m->vm);
+			budget = virtual_budget(m->vm);
+		}
+		if (halted) {
+			halted = virtual_idle(m->vm) && m->taken == m->given;
+			budget = virtual_budget(m->vm);
+			continue;
+		}
+		/* Blocks are cut anywhere; the guest halts where its state says so. */
+		for (step = MIN(budget, 1 + (host ? next_random(&host) % 20 : 13)); step; step--) {
 			atomic_store(&m->vm->clock.insns, ++n);
+			budget--;
 			mix(m, n ^ next_random(&x));
-			if (m->mix % 3 == 1)
+			halted = m->mix % 7 == 1;
+			if (halted || n == insns)
 				break;
 		}
 	}

@@ -338,7 +338,7 @@ static void deliver_one(struct vm *vm, struct record *r)
 	record_free(r);
 }
 
-static void deliver_replayed(struct vm *vm, const struct input_point *now)
+void input_log_replay(struct vm *vm, const struct input_point *now)
 {
 	struct input_log *log = vm->input;
 	struct record *r;
@@ -358,14 +358,11 @@ static void deliver_replayed(struct vm *vm, const struct input_point *now)
 	}
 }
 
-void input_log_deliver(struct vm *vm, const struct input_point *now, bool again)
+void input_log_deliver(struct vm *vm, const struct input_point *now)
 {
 	struct input_log *log = vm->input;
 	struct record *r;
 
-	deliver_replayed(vm, now);
-	if (again)
-		return;
 	while ((r = log->queue)) {
 		log->queue = r->next;
 		if (!log->queue)

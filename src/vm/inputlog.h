@@ -30,7 +30,9 @@ int input_log_check(struct vm *vm, struct skep_error *e);
 bool input_log_waiting(const struct vm *vm);
 /* The point of the next replayed input; false: none. */
 bool input_log_next(const struct vm *vm, struct input_point *next);
-/* At this point: delivers the replayed input of it, or what is queued unless visited before. */
-void input_log_deliver(struct vm *vm, const struct input_point *now, bool again);
+/* Delivers the replayed input of this point, and tells if some was missed. */
+void input_log_replay(struct vm *vm, const struct input_point *now);
+/* Delivers what the host has sent, at this point, and records it. */
+void input_log_deliver(struct vm *vm, const struct input_point *now);
 
 #endif

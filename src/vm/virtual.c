@@ -17,34 +17,43 @@ static uint64_t insns(struct vm *vm)
 	return atomic_load_explicit(&vm->clock.insns, memory_order_relaxed);
 }
 
-/* Has virtual_run_due been here before?  Outside input comes on a first visit only. */
-static bool visited(const struct vm *vm, const struct input_point *now)
-{
-	return vm->visited && vm->last_point.insns == now->insns && vm->last_point.ns == now->ns;
-}
-
 static struct input_point point_now(struct vm *vm)
 {
 	return (struct input_point){ .insns = insns(vm), .ns = clock_now(&vm->clock) };
 }
 
-static void run_due(struct vm *vm)
+/*
+ * The first visit of a point does everything that is due there; when the
+ * host makes the backend come again, nothing more happens.
+ */
+static void visit(struct vm *vm, const struct input_point *now)
 {
-	struct input_point now = point_now(vm);
-	bool again = visited(vm, &now);
 	unsigned i;
 
+	if (vm->visited && vm->last_point.insns == now->insns && vm->last_point.ns == now->ns)
+		return;
 	vm->visited = true;
-	vm->last_point = now;
-	for (i = 0; i < ROUNDS && timers_next_due(vm) <= now.ns; i++)
-		timers_run(vm, now.ns);
-	input_log_deliver(vm, &now, again);
+	vm->last_point = *now;
+	for (i = 0; i < ROUNDS && timers_next_due(vm) <= now->ns; i++)
+		timers_run(vm, now->ns);
+	input_log_replay(vm, now);
+}
+
+static void deliver_host_input(struct vm *vm, const struct input_point *now)
+{
+	vm->input_at = 0;
+	input_log_deliver(vm, now);
 }
 
 void virtual_run_due(struct vm *vm)
 {
+	struct input_point now;
+
 	device_lock(vm);
-	run_due(vm);
+	now = point_now(vm);
+	visit(vm, &now);
+	if (vm->input_at && now.insns >= vm->input_at)
+		deliver_host_input(vm, &now);
 	device_unlock(vm);
 }
 
@@ -67,43 +76,62 @@ uint64_t virtual_budget(struct vm *vm)
 		budget = now >= vm->insn_limit ? 0 : vm->insn_limit - now;
 	if (due != INT64_MAX)
 		budget = MIN(budget, until(now, clock_insns_until(&vm->clock, due)));
-	if (input_log_waiting(vm))
-		budget = MIN(budget, 1ull);
 	if (input_log_next(vm, &next))
 		budget = MIN(budget, until(now, next.insns));
+	/*
+	 * Input from the host comes at the end of the next instruction, where a
+	 * replay will be stopped by its budget as well.  Here and now would be
+	 * before the interrupts of this point in one run, after them in another.
+	 */
+	if (!vm->input_at && input_log_waiting(vm))
+		vm->input_at = now + 1;
+	if (vm->input_at)
+		budget = MIN(budget, until(now, vm->input_at));
 	device_unlock(vm);
 	return budget;
 }
 
+/* When the halt may end, at the earliest; INT64_MAX: no event is known. */
+static int64_t idle_until(struct vm *vm, const struct input_point *now)
+{
+	int64_t due = timers_next_due(vm);
+	struct input_point next;
+
+	if (input_log_waiting(vm))
+		return now->ns + 1;	/* a point of its own */
+	if (!input_log_next(vm, &next))
+		return due;
+	if (next.insns == now->insns)
+		return MIN(due, next.ns);
+	if (due == INT64_MAX)
+		vm_request_error(vm, "input.replay: the machine halts for good at instruction %" PRIu64
+				 ", before the next input at %" PRIu64 "; the log belongs to another "
+				 "machine", now->insns, next.insns);
+	return due;
+}
+
 bool virtual_idle(struct vm *vm)
 {
-	struct input_point now, next;
+	struct input_point now;
 	int64_t due;
 
 	device_lock(vm);
 	now = point_now(vm);
-	due = timers_next_due(vm);
+	/* At the limit virtual_budget says why. */
 	if (vm->insn_limit && now.insns >= vm->insn_limit) {
 		device_unlock(vm);
-		return true;		/* virtual_budget says why */
+		return true;
 	}
-	if (input_log_waiting(vm)) {
-		/* A new point is made for it when this one has been visited. */
-		due = MIN(due, now.ns + visited(vm, &now));
-	} else if (input_log_next(vm, &next)) {
-		if (next.insns == now.insns)
-			due = MIN(due, next.ns);
-		else if (due == INT64_MAX)
-			vm_request_error(vm, "input.replay: the machine halts for good at instruction %"
-					 PRIu64 ", before the next input at %" PRIu64 "; the log "
-					 "belongs to another machine", now.insns, next.insns);
-	}
-	if (due != INT64_MAX) {
-		clock_skip_to(&vm->clock, due);
-		run_due(vm);
+	due = idle_until(vm, &now);
+	if (due != INT64_MAX && now.ns < INT64_MAX) {
+		/* What is still due here (see ROUNDS) has had its chance at this point. */
+		clock_skip_to(&vm->clock, MAX(due, now.ns + 1));
+		now = point_now(vm);
+		visit(vm, &now);
+		deliver_host_input(vm, &now);
 	}
 	device_unlock(vm);
-	return due != INT64_MAX;
+	return due != INT64_MAX && now.ns < INT64_MAX;
 }
 
 void virtual_earlier(struct vm *vm, int64_t due)

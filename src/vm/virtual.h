@@ -19,12 +19,11 @@
  *		execute: at least one instruction, at most budget;
  *	}
  *
- * Between the delivery of an interrupt and the end of the first instruction
- * after it, virtual_run_due must not be called: recording and replay agree on
- * points, and a delivery is not a point of its own.  Every instruction that
- * reaches a device is followed by a look at v->requests, since the device may
- * have armed a timer (VCPU_REQ_EVENT), or stopped the machine (VCPU_REQ_STOP),
- * which then stops right there.
+ * When the budget is used up, virtual_run_due comes before any interrupt is
+ * delivered at that point; elsewhere it may be called at will.  Every
+ * instruction that reaches a device ends there, followed by a look at
+ * v->requests, since the device may have armed a timer (VCPU_REQ_EVENT), or
+ * stopped the machine (VCPU_REQ_STOP), which then stops right there.
  *
  * vCPU side, without the device lock; clock.insns up to date.
  */

@@ -68,9 +68,10 @@ struct vm {
 	struct event_loop *loop;
 	struct input_log *input;
 	struct input_port power;	/* the power button, as outside input */
-	/* clock=virtual: where virtual_run_due was last; device lock. */
+	/* clock=virtual (virtual.c; device lock): the last point at which things were done. */
 	struct input_point last_point;
 	bool visited;
+	uint64_t input_at;		/* instruction count for which host input waits, or 0 */
 
 	unsigned ncpus;
 	struct vcpu *vcpus[VM_MAX_CPUS];
