@@ -1,0 +1,578 @@
+/*
+ * The run loop: between two blocks the processor looks at requests, interrupts,
+ * exceptions and the clock; then it runs the next block.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <xmmintrin.h>
+
+#include "cpu/model.h"
+#include "cpu/soft/cache.h"
+#include "cpu/soft/mmu.h"
+#include "cpu/soft/soft.h"
+#include "cpu/soft/system.h"
+#include "vm/virtual.h"
+#include "vm/vm.h"
+
+/* Host MXCSR at power-on: everything masked, round to nearest. */
+#define HOST_MXCSR 0x1f80
+
+/* Instructions between two looks at nothing in particular (realtime). */
+#define REALTIME_BUDGET (1ll << 40)
+
+/* ---- Ops that frame a block ------------------------------------------ */
+
+const struct soft_op *op_head(struct soft_cpu *c, const struct soft_op *op)
+{
+	int64_t budget = c->budget - (int64_t)op->imm;
+
+	if (unlikely(budget < 0 ||
+		     atomic_load_explicit(&c->kick, memory_order_relaxed))) {
+		c->rip = soft_op_rip(c, op);
+		return NULL;
+	}
+	c->budget = budget;
+	NEXT(c, op);
+}
+
+/* The block ends without a branch. */
+const struct soft_op *op_end(struct soft_cpu *c, const struct soft_op *op)
+{
+	uint64_t rip = soft_op_rip(c, op);
+	const struct soft_op *head = soft_jump_find(c, rip);
+
+	if (likely(head))
+		ENTER_BLOCK(c, head, rip);
+	c->rip = rip;
+	return NULL;
+}
+
+/* The rest of this block was written over: leave before this instruction. */
+const struct soft_op *op_stale(struct soft_cpu *c, const struct soft_op *op)
+{
+	c->budget += op->left + 1;
+	c->rip = soft_op_rip(c, op);
+	return NULL;
+}
+
+const struct soft_op *op_stale_head(struct soft_cpu *c, const struct soft_op *op)
+{
+	c->rip = soft_op_rip(c, op);
+	return NULL;
+}
+
+const struct soft_op *op_ud(struct soft_cpu *c, const struct soft_op *op)
+{
+	soft_raise(c, op, EXC_UD);
+}
+
+const struct soft_op *op_nm(struct soft_cpu *c, const struct soft_op *op)
+{
+	soft_raise(c, op, EXC_NM);
+}
+
+/* ---- Raising ---------------------------------------------------------- */
+
+/* Back to the run loop, with the instruction that op belongs to not executed. */
+static _Noreturn void unwind(struct soft_cpu *c, const struct soft_op *op)
+{
+	if (op) {
+		c->rip = soft_op_rip(c, op);
+		c->budget += op->left + 1;
+	}
+	siglongjmp(*c->jmp, 1);
+}
+
+_Noreturn void soft_raise(struct soft_cpu *c, const struct soft_op *op, unsigned vector)
+{
+	c->exc.vector = (uint8_t)vector;
+	c->exc.kind = EXC_KIND_FAULT;
+	c->exc.has_error = false;
+	c->exc.error = 0;
+	c->exc_raised = true;
+	unwind(c, op);
+}
+
+_Noreturn void soft_raise_err(struct soft_cpu *c, const struct soft_op *op, unsigned vector,
+			      uint32_t error)
+{
+	c->exc.vector = (uint8_t)vector;
+	c->exc.kind = EXC_KIND_FAULT;
+	c->exc.has_error = true;
+	c->exc.error = error;
+	c->exc_raised = true;
+	unwind(c, op);
+}
+
+_Noreturn void soft_raise_after(struct soft_cpu *c, const struct soft_op *op, unsigned vector,
+				unsigned kind)
+{
+	c->exc.vector = (uint8_t)vector;
+	c->exc.kind = (uint8_t)kind;
+	c->exc.has_error = false;
+	c->exc.error = 0;
+	c->exc_raised = true;
+	c->rip = soft_next_rip(c, op);
+	c->exc.insn_rip = soft_op_rip(c, op);
+	c->budget += op->left;
+	siglongjmp(*c->jmp, 1);
+}
+
+_Noreturn void soft_restart_alone(struct soft_cpu *c, const struct soft_op *op)
+{
+	c->step_once = true;
+	unwind(c, op);
+}
+
+void soft_check_target(struct soft_cpu *c, const struct soft_op *op, uint64_t rip)
+{
+	if (c->mode & MODE_CS64 ? !soft_canonical(rip) : rip > c->s.seg[SEG_CS].limit)
+		soft_raise_err(c, op, EXC_GP, 0);
+}
+
+/* ---- Instruction counts ----------------------------------------------- */
+
+uint64_t soft_insns(const struct soft_cpu *c, const struct soft_op *op)
+{
+	uint64_t used = c->budget_given - (uint64_t)c->budget;
+
+	return c->insns_base + used - (op ? op->left + 1u : 0u);
+}
+
+void soft_sync_clock(struct soft_cpu *c, const struct soft_op *op)
+{
+	atomic_store_explicit(&c->vm->clock.insns, soft_insns(c, op), memory_order_relaxed);
+}
+
+/* Gives the processor a new number of instructions to run. */
+static void give_budget(struct soft_cpu *c)
+{
+	c->insns_base = soft_insns(c, NULL);
+	atomic_store_explicit(&c->vm->clock.insns, c->insns_base, memory_order_relaxed);
+	if (c->vm->clock.mode == CLOCK_MODE_VIRTUAL) {
+		uint64_t n = virtual_budget(c->vm);
+
+		c->budget = n > (uint64_t)REALTIME_BUDGET ? REALTIME_BUDGET : (int64_t)n;
+	} else {
+		c->budget = REALTIME_BUDGET;
+	}
+	c->budget_given = (uint64_t)c->budget;
+}
+
+/* ---- Mode ------------------------------------------------------------- */
+
+static bool segment_flat(const struct cpu_segment *s, bool write)
+{
+	if (s->unusable || !(s->attr & 0x80) || s->base || s->limit != 0xffffffff)
+		return false;
+	if (s->attr & 8)	/* code: readable, and never written */
+		return !write && s->attr & 2;
+	return !(s->attr & 4) && (!write || s->attr & 2);
+}
+
+void soft_update_mode(struct soft_cpu *c)
+{
+	const struct cpu_arch_state *s = &c->s;
+	const struct cpu_segment *cs = &s->seg[SEG_CS];
+	bool lma = s->efer & EFER_LMA;
+	uint32_t mode = 0;
+
+	if (lma)
+		mode |= MODE_LMA;
+	if (lma && cs->attr & BIT(13)) {
+		mode |= MODE_CS64;
+	} else {
+		if (cs->attr & BIT(14))
+			mode |= MODE_CS32;
+		if (s->seg[SEG_SS].attr & BIT(14))
+			mode |= MODE_SS32;
+		if (segment_flat(cs, false) && segment_flat(&s->seg[SEG_SS], true) &&
+		    segment_flat(&s->seg[SEG_DS], true) && segment_flat(&s->seg[SEG_ES], true))
+			mode |= MODE_FLAT;
+		if (cs->base || cs->limit != 0xffffffff)
+			mode |= MODE_CSLIMIT;
+	}
+	if (s->cr0 & CR0_PE)
+		mode |= MODE_PE;
+	if (s->rflags & RFLAGS_VM)
+		mode |= MODE_VM86;
+	if (s->cr0 & (CR0_EM | CR0_TS))
+		mode |= MODE_NOFPU | MODE_NOSSE;
+	if (!(s->cr4 & CR4_OSFXSR))
+		mode |= MODE_NOSSE;
+	if (~s->fpu.mxcsr & 0x1f80)
+		mode |= MODE_FPSTRICT;
+	if (c->cpl == 3)
+		mode |= MODE_USER;
+	else if (s->rflags & RFLAGS_AC || !(s->cr4 & CR4_SMAP))
+		mode |= MODE_AC;
+	c->ip_mask = mode & MODE_CS64 ? UINT64_MAX : UINT32_MAX;
+
+	bool ac = c->cpl == 3 && s->cr0 & CR0_AM && s->rflags & RFLAGS_AC;
+	bool step = s->rflags & RFLAGS_TF || s->dr7 & 0xff;
+
+	/*
+	 * Alignment checks and data breakpoints are made where the TLB misses, so
+	 * it must miss while they are on (step mode flushes for itself).
+	 */
+	if (ac != c->alignment_check) {
+		c->alignment_check = ac;
+		soft_tlb_flush(c, true);
+	}
+	c->stepping = step;
+	c->mode = mode;
+	soft_mmu_select(c);
+}
+
+void soft_set_rflags(struct soft_cpu *c, uint64_t f)
+{
+	uint64_t changed = (f ^ c->s.rflags) & (RFLAGS_VM | RFLAGS_AC | RFLAGS_TF);
+
+	c->s.rflags = (f & ~(uint64_t)RFLAGS_STATUS) | 2;
+	c->cc = soft_cc_from_rflags(f);
+	if (changed)
+		soft_update_mode(c);
+}
+
+void soft_set_seg_base(struct soft_cpu *c, unsigned seg, uint64_t base)
+{
+	c->s.seg[seg].base = base;
+	if (seg == SEG_FS)
+		c->r[SLOT_FS] = base;
+	else if (seg == SEG_GS)
+		c->r[SLOT_GS] = base;
+}
+
+void soft_set_segment(struct soft_cpu *c, unsigned seg, const struct cpu_segment *v)
+{
+	c->s.seg[seg] = *v;
+	soft_set_seg_base(c, seg, v->base);
+}
+
+/* ---- Running ----------------------------------------------------------- */
+
+/* Runs from op until something leaves. */
+static void run_ops(struct soft_cpu *c, const struct soft_op *op)
+{
+	while (op)
+		op = op->fn(c, op);
+}
+
+/* Decodes and runs exactly one instruction (one iteration of a REP). */
+static void run_alone(struct soft_cpu *c)
+{
+	struct soft_op ops[BLOCK_MAX_OPS];
+	uint8_t bytes[16];
+	unsigned ninsns, nbytes;
+	uint64_t lin = c->rip;
+	unsigned have, off;
+	struct soft_fetch f;
+	int64_t rest;
+
+	if (!(c->mode & MODE_CS64)) {
+		soft_check_target(c, NULL, c->rip);
+		lin = (uint32_t)(lin + c->s.seg[SEG_CS].base);
+	}
+	off = lin & 0xfff;
+	f = soft_fetch(c, lin);
+	have = MIN(15u, 4096 - off);
+	if (f.host)
+		memcpy(bytes, f.host + off, have);
+	else
+		memset(bytes, 0xff, have);	/* nothing there: an undefined opcode */
+
+	struct block_bytes in = { bytes, have, off };
+
+	if (!soft_decode_block(c, &in, 1, ops, &ninsns, &nbytes)) {
+		uint64_t next = (lin | 0xfff) + 1;
+
+		f = soft_fetch(c, c->mode & MODE_CS64 ? next : (uint32_t)next);
+		if (f.host)
+			memcpy(bytes + have, f.host, 15 - have);
+		else
+			memset(bytes + have, 0xff, 15 - have);
+		in.avail = 15;
+		soft_decode_block(c, &in, 1, ops, &ninsns, &nbytes);
+	}
+	if (!(c->mode & MODE_CS64) && c->rip + nbytes - 1 > c->s.seg[SEG_CS].limit)
+		soft_raise_err(c, NULL, EXC_GP, 0);
+
+	/* No budget but for this one: every block head leaves, a REP does one round. */
+	rest = c->budget - 1;
+	c->budget_given -= (uint64_t)rest;
+	c->budget = 0;
+	c->r[SLOT_IPBASE] = c->rip - off;
+	c->step_rest = rest;
+	run_ops(c, ops + 1);
+	c->budget += c->step_rest;
+	c->budget_given += (uint64_t)c->step_rest;
+	c->step_rest = 0;
+}
+
+/*
+ * Waits in HLT.  Returns false when nothing can end it.
+ */
+static bool wait_halted(struct soft_cpu *c)
+{
+	if (c->vm->clock.mode == CLOCK_MODE_VIRTUAL) {
+		soft_sync_clock(c, NULL);
+		if (virtual_idle(c->vm))
+			return true;
+	}
+	if (!(c->s.rflags & RFLAGS_IF) &&
+	    !(atomic_load(&c->v->requests) & ~(uint32_t)VCPU_REQ_INTR))
+		return false;
+	vcpu_wait(c->v);
+	return true;
+}
+
+/* What is not an interrupt: returns true when run must return *why. */
+static bool serve_requests(struct soft_cpu *c, enum vcpu_exit *why)
+{
+	struct vcpu *v = c->v;
+	uint32_t mine = VCPU_REQ_TLB | VCPU_REQ_CODE | VCPU_REQ_EVENT | VCPU_REQ_STOP;
+	uint32_t r;
+
+	/* Cleared before looking, so that a later kick is seen. */
+	atomic_store(&c->kick, 0);
+	r = atomic_fetch_and(&v->requests, ~mine);
+	if (r & VCPU_REQ_TLB)
+		soft_tlb_flush(c, true);
+	if (r & VCPU_REQ_CODE)
+		soft_drain_code(c);
+	if (r & VCPU_REQ_EVENT && c->vm->clock.mode == CLOCK_MODE_VIRTUAL) {
+		soft_sync_clock(c, NULL);
+		virtual_run_due(c->vm);
+		give_budget(c);
+	}
+	if (atomic_load(&v->stop_reasons)) {
+		*why = VCPU_EXIT_STOPPED;
+		return true;
+	}
+	return false;
+}
+
+static enum vcpu_exit soft_loop(struct soft_cpu *c)
+{
+	const struct soft_op *head;
+	enum vcpu_exit why;
+
+	for (;;) {
+		if (unlikely(c->exc_raised)) {
+			c->exc_raised = false;
+			if (!soft_deliver(c))
+				return VCPU_EXIT_TRIPLE_FAULT;
+			/*
+			 * An interrupt is taken after a look at the clock, and there is
+			 * no second look before its first instruction: an instruction
+			 * count is one point in time, for record and for replay.
+			 */
+			if (c->exc.kind != EXC_KIND_HARD)
+				continue;
+			goto execute;
+		}
+		if (atomic_load_explicit(&c->kick, memory_order_acquire) &&
+		    serve_requests(c, &why))
+			return why;
+		if (unlikely(c->budget <= 0)) {
+			soft_sync_clock(c, NULL);
+			if (c->vm->clock.mode == CLOCK_MODE_VIRTUAL)
+				virtual_run_due(c->vm);
+			give_budget(c);
+			if (c->budget <= 0)
+				return VCPU_EXIT_LIMIT;
+			continue;	/* what has fallen due may have sent a request */
+		}
+		if (atomic_load_explicit(&c->v->requests, memory_order_relaxed) &&
+		    soft_take_interrupt(c)) {
+			c->exc_raised = true;
+			continue;
+		}
+		if (unlikely(c->s.halted)) {
+			if (!wait_halted(c))
+				return VCPU_EXIT_HALTED;
+			give_budget(c);
+			continue;
+		}
+execute:
+		if (unlikely(c->stepping || c->step_once || c->s.sti_shadow || c->s.ss_shadow)) {
+			bool hooks = c->stepping || c->s.pending_dbg;
+
+			if (hooks && soft_before_insn(c)) {
+				c->exc_raised = true;
+				continue;
+			}
+			/* The shadow covers this instruction, which may cast its own. */
+			c->s.sti_shadow = c->s.ss_shadow = 0;
+			c->step_once = false;
+			run_alone(c);
+			if ((hooks || c->stepping || c->s.pending_dbg) && soft_after_insn(c))
+				c->exc_raised = true;
+			continue;
+		}
+
+		head = soft_jump_find(c, c->rip);
+		if (!head)
+			head = soft_cache_find(c);
+		if (!head || c->budget < (int64_t)head->imm) {
+			run_alone(c);
+			continue;
+		}
+		c->r[SLOT_IPBASE] = c->rip - head->ip;
+		run_ops(c, head);
+	}
+}
+
+static enum vcpu_exit soft_run(struct vcpu *v)
+{
+	struct soft_cpu *c = v->backend;
+	sigjmp_buf jmp;
+	enum vcpu_exit why;
+
+	soft_mxcsr_load(c);
+	give_budget(c);
+	c->jmp = &jmp;
+	if (sigsetjmp(jmp, 0)) {
+		/* An instruction that ran alone was left half-way. */
+		c->budget += c->step_rest;
+		c->budget_given += (uint64_t)c->step_rest;
+		c->step_rest = 0;
+	}
+	why = soft_loop(c);
+	c->jmp = NULL;
+	soft_sync_clock(c, NULL);
+	soft_mxcsr_sync(c);
+	_mm_setcsr(HOST_MXCSR);
+	return why;
+}
+
+/* ---- vcpu_ops ----------------------------------------------------------- */
+
+static void soft_destroy(struct vcpu *v)
+{
+	struct soft_cpu *c = v->backend;
+
+	if (!c)
+		return;
+	soft_cache_destroy(c->cache);
+	soft_mmu_destroy(c->mmu);
+	free(c->jumps);
+	free(c->written);
+	free(c);
+	v->backend = NULL;
+}
+
+static int soft_create(struct vcpu *v, struct skep_error *e)
+{
+	const char *name = config_string(config_root(v->vm->config), "cpu.model");
+	struct soft_cpu *c = aligned_alloc(64, ALIGN_UP(sizeof *c, 64));
+
+	if (!c)
+		return skep_fail(e, ENOMEM, "not enough memory for a processor");
+	memset(c, 0, sizeof *c);
+	v->backend = c;
+	c->v = v;
+	c->vm = v->vm;
+	pthread_mutex_init(&c->written_lock, NULL);
+	c->model = cpu_model_find(name ? name : "skep-v2.1");
+	if (!c->model) {
+		soft_destroy(v);
+		return skep_fail(e, EINVAL, "cpu.model: there is no CPU model \"%s\"", name);
+	}
+	c->mmu = soft_mmu_create();
+	c->cache = soft_cache_create(e);
+	c->jumps = calloc(JUMP_ENTRIES, sizeof *c->jumps);
+	if (!c->mmu || !c->cache || !c->jumps) {
+		soft_destroy(v);
+		return skep_fail(e, ENOMEM, "not enough memory for a processor");
+	}
+	soft_reset(c, false);
+	return 0;
+}
+
+static void soft_ops_reset(struct vcpu *v, bool init)
+{
+	struct soft_cpu *c = v->backend;
+
+	c->exc_raised = c->step_once = false;
+	soft_reset(c, init);
+	soft_tlb_flush(c, true);
+	soft_cache_flush(c);
+	soft_update_mode(c);
+}
+
+static void soft_kick(struct vcpu *v)
+{
+	struct soft_cpu *c = v->backend;
+
+	atomic_store(&c->kick, 1);
+}
+
+static void soft_ops_get_state(struct vcpu *v, struct cpu_arch_state *s)
+{
+	soft_get_state(v->backend, s);
+}
+
+static int soft_ops_set_state(struct vcpu *v, const struct cpu_arch_state *s, struct skep_error *e)
+{
+	struct soft_cpu *c = v->backend;
+	int err = soft_set_state(c, s, e);
+
+	if (err)
+		return err;
+	c->exc_raised = c->step_once = false;
+	soft_tlb_flush(c, true);
+	soft_cache_flush(c);
+	soft_update_mode(c);
+	return 0;
+}
+
+/* Any thread: notes the range for the processor's own thread to act on. */
+static void soft_invalidate_code(struct vcpu *v, uint64_t gpa, uint64_t len)
+{
+	struct soft_cpu *c = v->backend;
+
+	if (!len)
+		return;
+	pthread_mutex_lock(&c->written_lock);
+	if (c->nwritten == c->written_room) {
+		size_t room = c->written_room ? c->written_room * 2 : 64;
+		struct written *w = realloc(c->written, room * sizeof *w);
+
+		if (w) {
+			c->written = w;
+			c->written_room = room;
+		}
+	}
+	if (c->nwritten < c->written_room)
+		c->written[c->nwritten++] = (struct written){ gpa, len };
+	else
+		c->written_all = true;
+	pthread_mutex_unlock(&c->written_lock);
+	vcpu_request(v, VCPU_REQ_CODE);
+}
+
+void soft_drain_code(struct soft_cpu *c)
+{
+	pthread_mutex_lock(&c->written_lock);
+	if (c->written_all)
+		soft_cache_flush(c);
+	else
+		for (size_t i = 0; i < c->nwritten; i++)
+			soft_code_written(c, c->written[i].gpa, c->written[i].len);
+	c->nwritten = 0;
+	c->written_all = false;
+	pthread_mutex_unlock(&c->written_lock);
+}
+
+const struct vcpu_ops vcpu_soft_ops = {
+	.name = "soft",
+	.create = soft_create,
+	.destroy = soft_destroy,
+	.reset = soft_ops_reset,
+	.run = soft_run,
+	.kick = soft_kick,
+	.get_state = soft_ops_get_state,
+	.set_state = soft_ops_set_state,
+	.invalidate_code = soft_invalidate_code,
+};

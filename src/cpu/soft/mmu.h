@@ -1,0 +1,28 @@
+/* Paging and the TLBs: what core.c and cache.c need beyond soft.h. */
+#ifndef SKEP_CPU_SOFT_MMU_H
+#define SKEP_CPU_SOFT_MMU_H
+
+#include "cpu/soft/soft.h"
+
+struct soft_mmu *soft_mmu_create(void);
+void soft_mmu_destroy(struct soft_mmu *m);
+
+/* Chooses c->tlb for the current mode and the jump key.  Called by soft_update_mode. */
+void soft_mmu_select(struct soft_cpu *c);
+
+/* One page of code. */
+struct soft_fetch {
+	uint64_t phys;		/* of the page */
+	const uint8_t *host;	/* NULL: not memory */
+};
+
+/*
+ * Translates the page of lin for an instruction fetch; raises #PF (op NULL, at
+ * c->rip) with the address lin.
+ */
+struct soft_fetch soft_fetch(struct soft_cpu *c, uint64_t lin);
+
+/* The page now holds decoded code: no processor may have a write tag for it. */
+void soft_mmu_protect_code(struct soft_cpu *c, uint64_t phys_page);
+
+#endif
