@@ -2,15 +2,16 @@
 # packages (scripts/deps).
 
 MESON = /usr/bin/meson
+NINJA = /usr/bin/ninja
 BUILD = build
-SKEP = $(BUILD)/skep
 
 .PHONY: build run check check-long bench fuzz clean
 
 build:
 	@scripts/deps build
-	@test -f $(BUILD)/build.ninja || $(MESON) setup $(BUILD) >/dev/null
-	@ninja -C $(BUILD) --quiet
+	@test -f $(BUILD)/build.ninja || { mkdir -p $(BUILD); $(MESON) setup $(BUILD) >$(BUILD)/setup.log || \
+		{ tail -n 20 $(BUILD)/setup.log; exit 1; }; }
+	@$(NINJA) -C $(BUILD) --quiet
 
 run: build
 	@scripts/deps run
