@@ -255,6 +255,33 @@ static void touched_is_counted(void **state)
 	assert_true(memory_touched(m) < TEST_RAM);
 }
 
+static void files_are_loaded(void **state)
+{
+	uint8_t want[10000], got[10000];
+	FILE *f = tmpfile();
+	unsigned i;
+
+	assert_non_null(f);
+	for (i = 0; i < sizeof(want); i++)
+		want[i] = (uint8_t)(i * 7 >> 3);
+	assert_int_equal(fwrite(want, 1, sizeof(want), f), sizeof(want));
+	fflush(f);
+	memory_clear_dirty(m);
+	atomic_fetch_or(memory_page(m, 0x6000).flags, PAGE_CODE);
+	assert_int_equal(memory_load_file(m, 0x5ffd, fileno(f), 3, 5000), 0);
+	assert_int_equal(dma_read(m, 0x5ffd, got, 5000), 0);
+	assert_memory_equal(got, want + 3, 5000);
+	assert_int_equal(memory_count_dirty(m), 3);
+	assert_int_equal(test_cpu(vm)->invalidations, 1);
+	assert_int_equal(memory_load_file(m, 0x5000, fileno(f), 0, 10001), -ENODATA);
+	assert_int_equal(memory_load_file(m, 0x5000, fileno(f), UINT64_MAX, 1), -ENODATA);
+	assert_int_equal(memory_load_file(m, 0x5000, fileno(f), 10000, 0), 0);
+	assert_int_equal(memory_load_file(m, TEST_RAM - 1, fileno(f), 0, 2), -EFAULT);
+	assert_int_equal(memory_load_file(m, UINT64_MAX, fileno(f), 0, 2), -EFAULT);
+	assert_int_equal(memory_load_file(m, 0x5000, -1, 0, 2), -EBADF);
+	fclose(f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -265,6 +292,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(code_is_invalidated, setup, teardown),
 		cmocka_unit_test_setup_teardown(pam_and_rom, setup, teardown),
 		cmocka_unit_test_setup_teardown(touched_is_counted, setup, teardown),
+		cmocka_unit_test_setup_teardown(files_are_loaded, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

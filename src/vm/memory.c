@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/sysinfo.h>
 #include <unistd.h>
@@ -389,4 +390,50 @@ int dma_zero(struct guest_memory *m, uint64_t gpa, size_t len)
 	memset(r->host + (gpa - r->gpa), 0, len);
 	mark_written(m, r, gpa, len);
 	return 0;
+}
+
+/* One step of copying len bytes; like read(2). */
+static ssize_t load_some(struct guest_memory *m, const struct mem_region *r, uint64_t at, int fd,
+			 off_t *offset, uint64_t len)
+{
+	uint64_t in_file = r->first_page * GUEST_PAGE_SIZE + at;
+	ssize_t n = -1;
+
+	if (m->memfd >= 0 && lseek(m->memfd, (off_t)in_file, SEEK_SET) >= 0)
+		n = sendfile(m->memfd, fd, offset, len);
+	if (n >= 0)
+		return n;
+	/* Not every file system can: through the mapping, then. */
+	n = pread(fd, r->host + at, len, *offset);
+	if (n > 0)
+		*offset += n;
+	return n;
+}
+
+int memory_load_file(struct guest_memory *m, uint64_t gpa, int fd, uint64_t offset, uint64_t len)
+{
+	const struct mem_region *r;
+	off_t from = (off_t)offset;
+	uint64_t done = 0;
+	int err = 0;
+
+	if (!len)
+		return 0;
+	if (offset > INT64_MAX || len > INT64_MAX - offset)
+		return -ENODATA;
+	r = dma_region(m, gpa, len);
+	if (!r)
+		return -EFAULT;
+	while (done < len && !err) {
+		ssize_t n = load_some(m, r, gpa - r->gpa + done, fd, &from, len - done);
+
+		if (n > 0)
+			done += (uint64_t)n;
+		else if (!n)
+			err = -ENODATA;
+		else if (errno != EINTR)
+			err = -errno;
+	}
+	mark_written(m, r, gpa, len);
+	return err;
 }

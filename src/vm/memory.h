@@ -123,4 +123,12 @@ int dma_read(struct guest_memory *m, uint64_t gpa, void *buf, size_t len);
 int dma_write(struct guest_memory *m, uint64_t gpa, const void *buf, size_t len);
 int dma_zero(struct guest_memory *m, uint64_t gpa, size_t len);
 
+/*
+ * Fills RAM from a regular file without a copy through this process: at start-up
+ * the time goes into page faults otherwise.  0, -EFAULT as above, -ENODATA if
+ * the file is too short (RAM is partly filled then), or what reading it gave.
+ * vCPUs stopped.
+ */
+int memory_load_file(struct guest_memory *m, uint64_t gpa, int fd, uint64_t offset, uint64_t len);
+
 #endif
