@@ -196,11 +196,8 @@ void char_write(struct char_backend *b, const void *data, size_t len)
 /* True when the vCPU that waits must get out of here. */
 static bool stopping(struct vm *vm)
 {
-	bool stop;
+	bool stop = vm_exiting(vm);
 
-	pthread_mutex_lock(&vm->lock);
-	stop = vm->exiting;
-	pthread_mutex_unlock(&vm->lock);
 	for (unsigned i = 0; i < vm->ncpus && !stop; i++)
 		stop = vm->vcpus[i] && atomic_load(&vm->vcpus[i]->stop_reasons) != 0;
 	return stop;

@@ -2,11 +2,20 @@
 #include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/util.h"
 #include "char/listen.h"
+
+/* getaddrinfo takes 70000 for 4464. */
+static bool valid_port(const char *s)
+{
+	size_t digits = strspn(s, "0123456789");
+
+	return digits >= 1 && digits <= 5 && !s[digits] && atoi(s) >= 1 && atoi(s) <= 65535;
+}
 
 /* "127.0.0.1:5555" or "[::1]:5555" into two strings of at most 63 bytes. */
 static int split(const char *arg, char host[64], char port[64])
@@ -14,7 +23,7 @@ static int split(const char *arg, char host[64], char port[64])
 	const char *colon = strrchr(arg, ':');
 	size_t len;
 
-	if (!colon || !colon[1])
+	if (!colon || !valid_port(colon + 1))
 		return -EINVAL;
 	len = colon - arg;
 	if (arg[0] == '[') {
@@ -25,7 +34,7 @@ static int split(const char *arg, char host[64], char port[64])
 	} else if (memchr(arg, ':', len)) {
 		return -EINVAL;
 	}
-	if (!len || len > 63 || strlen(colon + 1) > 63)
+	if (!len || len > 63)
 		return -EINVAL;
 	memcpy(host, arg, len);
 	host[len] = 0;

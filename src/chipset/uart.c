@@ -531,7 +531,6 @@ static int uart_init(struct device *d, struct skep_error *e)
 	if (index >= UART_COUNT)
 		return skep_fail(e, EINVAL, "%s: there are com1 to com4", d->name);
 	u->base = uart_ports[index];
-	u->irq = chipset_gsi(d->vm, uart_irqs[index]);
 	timer_init(&u->timeout, d->vm, d->name, on_timeout, u);
 	rc = bus_map(&d->vm->ports, u->base, 8, &uart_bus, u, d->name, e);
 	if (rc < 0)
@@ -669,10 +668,23 @@ const struct device_type uart_type = {
 	.commit = uart_commit,
 };
 
-int uart_create(struct vm *vm, unsigned index, struct skep_error *e)
+struct device *uart_make(struct vm *vm, unsigned index, struct irq_line irq, struct skep_error *e)
 {
+	struct config_node *node;
+	struct device *d;
 	char name[16];
 
 	snprintf(name, sizeof(name), "lpc.com%u", index + 1);
-	return device_create(vm, &uart_type, name, config_find(vm->config, name), e) ? 0 : -EINVAL;
+	node = vm->config ? config_find(vm->config, name) : NULL;
+	d = device_create(vm, &uart_type, name, node, e);
+	if (d)
+		container_of(d, struct uart, dev)->irq = irq;
+	return d;
+}
+
+int uart_create(struct vm *vm, unsigned index, struct skep_error *e)
+{
+	if (index >= UART_COUNT)
+		return skep_fail(e, EINVAL, "lpc.com%u: there are com1 to com4", index + 1);
+	return uart_make(vm, index, chipset_gsi(vm, uart_irqs[index]), e) ? 0 : -EINVAL;
 }

@@ -20,5 +20,7 @@ extern const struct device_type uart_type;
  * there and nothing is plugged in.  vm thread, before any vCPU, device lock.
  */
 int uart_create(struct vm *vm, unsigned index, struct skep_error *e);
+/* The same with a wire of the caller's; NULL with e set. */
+struct device *uart_make(struct vm *vm, unsigned index, struct irq_line irq, struct skep_error *e);
 
 #endif
