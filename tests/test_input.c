@@ -129,6 +129,18 @@ static void real_time_is_direct(void **state)
 	assert_string_equal(m.seen, "ax@0 ");
 	say(&m.a, "");
 	assert_string_equal(m.seen, "ax@0 ");
+	/* A machine that stands takes nothing in, and loses nothing. */
+	device_lock(vm);
+	vm->quiesced = true;
+	device_unlock(vm);
+	say(&m.a, "y");
+	say(&m.a, "z");
+	assert_string_equal(m.seen, "ax@0 ");
+	device_lock(vm);
+	vm->quiesced = false;
+	input_log_resume(vm);
+	device_unlock(vm);
+	assert_string_equal(m.seen, "ax@0 ay@0 az@0 ");
 	test_vm_free(vm);
 }
 

@@ -299,7 +299,7 @@ void vm_input(struct input_port *p, const uint8_t *data, size_t len)
 
 	if (!len)
 		return;
-	if (vm->clock.mode != CLOCK_MODE_VIRTUAL) {
+	if (vm->clock.mode != CLOCK_MODE_VIRTUAL && !vm->quiesced) {
 		p->deliver(p->opaque, data, len);
 		return;
 	}
@@ -370,4 +370,12 @@ void input_log_deliver(struct vm *vm, const struct input_point *now)
 		r->at = *now;
 		deliver_one(vm, r);
 	}
+}
+
+void input_log_resume(struct vm *vm)
+{
+	struct input_point now = { 0, clock_now(&vm->clock) };
+
+	if (vm->clock.mode != CLOCK_MODE_VIRTUAL)
+		input_log_deliver(vm, &now);
 }

@@ -1,7 +1,8 @@
 /*
  * Outside input (console, later network and control): the one way in.
  *
- * With clock=realtime a record is delivered at once on the calling thread.
+ * With clock=realtime a record is delivered at once on the calling thread, or
+ * when the machine goes on, if it stands (vm_pause).
  * With clock=virtual it is queued, delivered on the vCPU side between two
  * instructions, and the instruction count is written to the log
  * (input.record=FILE), or on replay (input.replay=FILE) read from it, in which

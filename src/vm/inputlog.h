@@ -34,5 +34,7 @@ bool input_log_next(const struct vm *vm, struct input_point *next);
 void input_log_replay(struct vm *vm, const struct input_point *now);
 /* Delivers what the host has sent, at this point, and records it. */
 void input_log_deliver(struct vm *vm, const struct input_point *now);
+/* clock=realtime: delivers what came while the machine stood. */
+void input_log_resume(struct vm *vm);
 
 #endif

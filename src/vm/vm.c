@@ -303,6 +303,7 @@ void vm_pause(struct vm *vm, uint32_t reason)
 		loop_timer_changed(vm, INT64_MAX);
 		for (d = vm->devices; d; d = d->next)
 			d->type->quiesce(d);
+		vm->quiesced = true;
 		device_unlock(vm);
 	}
 	vm->pause_reasons |= reason;
@@ -325,8 +326,10 @@ void vm_resume(struct vm *vm, uint32_t reason)
 	pthread_mutex_lock(&vm->lock);
 	if (vm->pause_reasons && !(vm->pause_reasons &= ~reason)) {
 		device_lock(vm);
+		vm->quiesced = false;
 		clock_resume(&vm->clock);
 		resume_devices(vm->devices);
+		input_log_resume(vm);
 		loop_timer_changed(vm, timers_next_due(vm));
 		device_unlock(vm);
 	}

@@ -59,6 +59,7 @@ struct vm {
 	pthread_mutex_t lock;		/* pause state */
 	pthread_mutex_t device_lock;
 	uint32_t pause_reasons;		/* STOP_* for which the whole machine stands; lock */
+	bool quiesced;			/* vCPUs and devices stand; device lock */
 
 	struct guest_memory memory;
 	struct bus ports;		/* 0-0xffff */
