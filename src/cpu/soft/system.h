@@ -55,6 +55,8 @@ bool soft_after_insn(struct soft_cpu *c);
 bool soft_page_has_breakpoint(const struct soft_cpu *c, uint64_t page);
 /* Notes the data breakpoints that an access hits; soft_after_insn reports them. */
 void soft_data_breakpoint(struct soft_cpu *c, uint64_t lin, unsigned size, bool write);
+/* A #DB trap at the boundary that has just been reached: the run loop delivers it next. */
+void soft_set_debug_trap(struct soft_cpu *c, uint64_t dr6);
 /* The same for ports, with CR4.DE. */
 void soft_io_breakpoint(struct soft_cpu *c, uint16_t port, unsigned size);
 

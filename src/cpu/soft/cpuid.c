@@ -1,0 +1,142 @@
+/*
+ * CPUID: the model's leaves, completed with what depends on the machine.
+ * SDM vol. 2, CPUID.
+ */
+#include "chipset/lapic.h"
+#include "cpu/model.h"
+#include "cpu/soft/system.h"
+#include "vm/vm.h"
+
+#define LEAF_HYPERVISOR	0x40000000u
+#define LEAF_EXTENDED	0x80000000u
+
+static const struct cpuid_leaf *find(const struct cpu_model *m, uint32_t leaf, uint32_t sub)
+{
+	for (unsigned i = 0; i < m->nleaves; i++)
+		if (m->leaves[i].leaf == leaf &&
+		    (m->leaves[i].sub == UINT32_MAX || m->leaves[i].sub == sub))
+			return &m->leaves[i];
+	return NULL;
+}
+
+/*
+ * A leaf beyond the last of its range answers as the last basic one does.
+ * An unknown leaf inside a range is all zeros.
+ */
+static uint32_t effective_leaf(const struct cpu_model *m, uint32_t leaf)
+{
+	uint32_t last_basic = find(m, 0, 0)->eax;
+	const struct cpuid_leaf *range;
+
+	if (leaf <= last_basic)
+		return leaf;
+	range = find(m, leaf & 0xc0000000u, 0);
+	if (leaf >= LEAF_HYPERVISOR && range && leaf <= range->eax)
+		return leaf;
+	return last_basic;
+}
+
+static unsigned log2_up(unsigned n)
+{
+	unsigned bits = 0;
+
+	while (1u << bits < n)
+		bits++;
+	return bits;
+}
+
+static void complete_features(struct soft_cpu *c, uint32_t out[4])
+{
+	uint32_t id = c->v ? c->v->index : 0;
+	uint32_t cpus = c->vm && c->vm->ncpus ? c->vm->ncpus : 1;
+
+	out[1] |= id << 24 | (cpus > 1 ? 1u << log2_up(cpus) : 1u) << 16;
+	if (cpus > 1)
+		out[3] |= 1u << 28;	/* HTT: the count above is valid */
+	if (c->s.cr4 & CR4_OSXSAVE)
+		out[2] |= 1u << 27;
+	if (c->v && c->v->lapic && !(lapic_get_base(c->v->lapic) & BIT(11)))
+		out[3] &= ~(1u << 9);
+}
+
+/* One core a processor, one thread a core. */
+static void complete_topology(struct soft_cpu *c, uint32_t sub, uint32_t out[4])
+{
+	uint32_t cpus = c->vm && c->vm->ncpus ? c->vm->ncpus : 1;
+
+	if (sub == 1) {
+		out[0] = log2_up(cpus);
+		out[1] = cpus;
+	} else if (sub > 1) {
+		out[2] = sub & 0xff;
+	}
+	out[3] = c->v ? c->v->index : 0;
+}
+
+static uint32_t gcd(uint32_t a, uint32_t b)
+{
+	while (b) {
+		uint32_t t = a % b;
+
+		a = b;
+		b = t;
+	}
+	return a;
+}
+
+/*
+ * TSC = crystal x EBX / EAX.  Guests multiply in 32 bits of kHz: a ratio that would
+ * overflow is not given (EBX 0: not enumerated).
+ */
+static void complete_tsc(struct soft_cpu *c, uint32_t out[4])
+{
+	uint32_t khz = c->vm->clock.tsc_khz;
+	uint32_t g = gcd(khz, 1000000);
+
+	out[0] = 1000000 / g;
+	out[1] = khz / g;
+	if (!khz || (uint64_t)out[1] * 1000000 > UINT32_MAX)
+		out[0] = out[1] = out[2] = 0;
+}
+
+static void complete_frequency(struct soft_cpu *c, uint32_t out[4])
+{
+	uint32_t mhz = (c->vm->clock.tsc_khz + 500) / 1000;
+
+	out[0] = out[1] = mhz > 0xffff ? 0 : mhz;
+}
+
+void soft_cpuid(struct soft_cpu *c, uint32_t leaf, uint32_t sub, uint32_t out[4])
+{
+	const struct cpuid_leaf *l;
+
+	leaf = effective_leaf(c->model, leaf);
+	l = find(c->model, leaf, sub);
+	out[0] = l ? l->eax : 0;
+	out[1] = l ? l->ebx : 0;
+	out[2] = l ? l->ecx : 0;
+	out[3] = l ? l->edx : 0;
+	switch (leaf) {
+	case 0x1:
+		complete_features(c, out);
+		break;
+	case 0x4:
+		if (l && c->vm && c->vm->ncpus > 1)
+			out[0] |= ((1u << log2_up(c->vm->ncpus)) - 1) << 26;
+		break;
+	case 0xb:
+		complete_topology(c, sub, out);
+		break;
+	case 0x15:
+		complete_tsc(c, out);
+		break;
+	case 0x16:
+		complete_frequency(c, out);
+		break;
+	case 0x40000010:
+		out[0] = c->vm->clock.tsc_khz;
+		break;
+	default:
+		break;
+	}
+}

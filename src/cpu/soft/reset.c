@@ -1,0 +1,152 @@
+/*
+ * Power-on and INIT (SDM vol. 3, table 9-1), and architectural state in and out.
+ */
+#include "chipset/lapic.h"
+#include "cpu/model.h"
+#include "cpu/soft/desc.h"
+#include "cpu/soft/msr.h"
+#include "cpu/soft/system.h"
+#include "vm/vm.h"
+
+#define PAT_RESET	0x0007040600070406ull
+
+static void reset_segments(struct soft_cpu *c)
+{
+	for (unsigned i = 0; i < SEG_COUNT; i++) {
+		struct cpu_segment s = { .attr = 0x93, .limit = 0xffff };
+
+		if (i == SEG_CS) {
+			s.selector = 0xf000;
+			s.base = 0xffff0000;
+			s.attr = 0x9b;
+		} else if (i == SEG_LDTR) {
+			s.attr = ATTR_P | SYS_LDT;
+		} else if (i == SEG_TR) {
+			s.attr = ATTR_P | SYS_TSS32_BUSY;
+		}
+		soft_set_segment(c, i, &s);
+	}
+	c->s.gdtr = c->s.idtr = (struct cpu_table){ .base = 0, .limit = 0xffff };
+}
+
+/* What INIT leaves alone. */
+static void reset_power_on(struct soft_cpu *c)
+{
+	memset(&c->s, 0, sizeof c->s);
+	c->s.fpu.fcw = 0x40;
+	c->s.fpu.ftw = 0xff;		/* all valid, +0.0 */
+	c->s.fpu.mxcsr = 0x1f80;
+	c->s.pat = PAT_RESET;
+	c->s.misc_enable = MISC_ENABLE_FIXED | 1;
+	c->s.cr0 = CR0_CD | CR0_NW;
+	c->s.xcr0 = 1;
+	c->s.apic_base = 0xfee00900;
+}
+
+void soft_reset(struct soft_cpu *c, bool init)
+{
+	uint64_t caching;
+	uint32_t id[4];
+
+	if (!init)
+		reset_power_on(c);
+	memset(&c->sys, 0, sizeof c->sys);
+	memset(&c->exc, 0, sizeof c->exc);
+	memset(c->r, 0, sizeof c->r);
+	caching = c->s.cr0 & (CR0_CD | CR0_NW);
+	c->s.cr0 = CR0_ET | caching;
+	c->s.cr2 = c->s.cr3 = c->s.cr4 = c->s.cr8 = 0;
+	c->s.efer = 0;
+	c->s.rflags = 2;
+	c->cc = CC_ONE;
+	memset(c->s.dr, 0, sizeof c->s.dr);
+	memset(c->s.pdpte, 0, sizeof c->s.pdpte);
+	c->s.dr6 = DR6_FIXED;
+	c->s.dr7 = DR7_FIXED;
+	c->s.pending_dbg = 0;
+	c->s.halted = c->s.sti_shadow = c->s.ss_shadow = 0;
+	c->s.nmi_pending = c->s.nmi_blocked = 0;
+	/* The boot processor starts; the others wait to be started. */
+	c->s.wait_sipi = c->v && c->v->index != 0;
+	reset_segments(c);
+	c->cpl = 0;
+	c->rip = 0xfff0;
+	soft_tlb_flush(c, true);
+	soft_tlb_set_cr3(c, 0, false);
+	soft_update_mode(c);
+	/* EDX: the processor's signature. */
+	soft_cpuid(c, 1, 0, id);
+	c->r[REG_RDX] = id[0];
+}
+
+/* ---- State in and out ---------------------------------------------------------- */
+
+/* A segment's cached contents mean nothing while it is unusable: one form of it. */
+static void canonical_segments(struct cpu_arch_state *s)
+{
+	for (unsigned i = 0; i < SEG_COUNT; i++) {
+		struct cpu_segment *g = &s->seg[i];
+
+		if (!g->unusable)
+			continue;
+		g->attr = 0;
+		g->limit = 0;
+		/* FS and GS have a base of their own in 64-bit mode. */
+		if (i != SEG_FS && i != SEG_GS)
+			g->base = 0;
+	}
+}
+
+void soft_get_state(struct soft_cpu *c, struct cpu_arch_state *s)
+{
+	if (c->jmp)
+		soft_mxcsr_sync(c);
+	*s = c->s;
+	memcpy(s->gpr, c->r, sizeof s->gpr);
+	s->rip = c->rip;
+	s->rflags = soft_rflags(c);
+	canonical_segments(s);
+	if (c->v && c->v->lapic) {
+		s->cr8 = lapic_get_tpr(c->v->lapic);
+		s->apic_base = lapic_get_base(c->v->lapic);
+	}
+}
+
+int soft_set_state(struct soft_cpu *c, const struct cpu_arch_state *s, struct skep_error *e)
+{
+	int err = soft_validate_state(c, s, e);
+	uint64_t cr3;
+
+	if (err)
+		return err;
+	cr3 = s->cr3;
+	memset(&c->sys, 0, sizeof c->sys);
+	memset(&c->exc, 0, sizeof c->exc);
+	c->s = *s;
+	memcpy(c->r, s->gpr, sizeof s->gpr);
+	memset(&c->r[SLOT_ZERO], 0, (SLOT_COUNT - SLOT_ZERO) * sizeof c->r[0]);
+	c->rip = s->rip;
+	c->s.rflags = (s->rflags & ~(uint64_t)RFLAGS_STATUS) | 2;
+	c->cc = soft_cc_from_rflags(s->rflags);
+	for (unsigned i = 0; i < SEG_COUNT; i++)
+		soft_set_segment(c, i, &s->seg[i]);
+	if (!(s->cr0 & CR0_PE))
+		c->cpl = 0;
+	else if (s->rflags & RFLAGS_VM)
+		c->cpl = 3;
+	else
+		c->cpl = s->seg[SEG_SS].unusable ? s->seg[SEG_CS].selector & 3 :
+			 desc_dpl(s->seg[SEG_SS].attr) & 3;
+	soft_tlb_flush(c, true);
+	soft_tlb_set_cr3(c, cr3, false);
+	soft_update_mode(c);
+	/* The machine is stopped: its device lock is the caller's. */
+	if (c->v && c->v->lapic)
+		lapic_set_tsc_adjust(c->v->lapic, s->tsc_adjust);
+	/* Look at everything once. */
+	if (c->v) {
+		atomic_fetch_or(&c->v->requests, VCPU_REQ_INTR);
+		atomic_store(&c->kick, 1);
+	}
+	return 0;
+}
