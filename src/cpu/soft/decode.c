@@ -199,6 +199,26 @@ static unsigned decode_one(struct soft_decode *d, unsigned offset, struct soft_o
 	return n;
 }
 
+/*
+ * CMP or TEST of registers and immediates followed by a linked Jcc: the first
+ * does the work of both.  The branch's op stays where it is and holds the link.
+ */
+static void fuse(struct soft_op *op)
+{
+	struct soft_op *branch = op + 1;
+
+	if (branch->fn != exec_jcc[branch->dst & 15])
+		return;
+	for (unsigned test = 0; test < 2; test++)
+		for (unsigned imm = 0; imm < 2; imm++)
+			for (unsigned wide = 0; wide < 2; wide++)
+				if (op->fn == exec_alu[test ? ALU_TEST : ALU_CMP]
+						      [imm ? FORM_RI : FORM_RR][2 + wide]) {
+					op->fn = exec_cmp_jcc[test][imm][wide][branch->dst];
+					return;
+				}
+}
+
 unsigned soft_decode_block(struct soft_cpu *c, const struct block_bytes *in, unsigned max,
 			   struct soft_op *ops, unsigned *ninsns, unsigned *nbytes)
 {
@@ -247,6 +267,9 @@ unsigned soft_decode_block(struct soft_cpu *c, const struct block_bytes *in, uns
 	for (unsigned i = 0; i < count; i++)
 		for (unsigned k = first_op[i]; k < first_op[i + 1]; k++)
 			ops[k].left = (uint8_t)(count - 1 - i);
+	for (unsigned i = 0; i + 1 < count; i++)
+		if (first_op[i + 1] == first_op[i] + 1)
+			fuse(&ops[first_op[i]]);
 	ops[0] = (struct soft_op){ .fn = op_head, .ip = (uint16_t)in->page_offset, .imm = count };
 	ops[n] = (struct soft_op){ .fn = op_end, .ip = (uint16_t)(in->page_offset + at) };
 	*ninsns = count;

@@ -304,11 +304,11 @@ static bool decode_jcc(struct soft_decode *d, struct soft_op *op, unsigned cond)
 	int64_t rel = d->op[0].imm.value.s;
 	bool same_page;
 
+	op->dst = (uint8_t)cond;
 	if (linkable(d, op, rel, &same_page)) {
 		op->disp = (int32_t)(op->ip + op->len + rel);
 		op->fn = same_page ? exec_jcc[cond] : exec_jcc_far[cond];
 	} else {
-		op->dst = (uint8_t)cond;
 		op->imm = (uint64_t)rel;
 		op->fn = op_jcc_legacy;
 	}

@@ -95,7 +95,7 @@ struct soft_op {
 #define MODE_NOSSE	0x0010	/* SSE raises: CR0.TS, CR0.EM or !CR4.OSFXSR */
 #define MODE_NOFPU	0x0020	/* x87/MMX raises: CR0.TS or CR0.EM */
 #define MODE_FPSTRICT	0x0040	/* MXCSR unmasks something */
-#define MODE_CSLIMIT	0x0080	/* CS has a real limit: no direct links */
+#define MODE_CSLIMIT	0x0080	/* CS is not flat: no direct links, no jump entries */
 #define MODE_PE		0x0100	/* CR0.PE */
 #define MODE_VM86	0x0200	/* RFLAGS.VM */
 #define MODE_LMA	0x0400	/* EFER.LMA (compatibility or 64-bit mode) */
@@ -129,7 +129,7 @@ struct soft_cpu {
 	_Atomic uint32_t kick;		/* somebody wants the run loop's attention */
 	int64_t budget;			/* instructions that may still be executed */
 	struct tlb_entry *tlb;		/* of the current access context */
-	uint64_t ip_mask;		/* 2^64-1, 2^32-1 or 0xffff */
+	uint64_t ip_mask;		/* 2^64-1 or 2^32-1 */
 	uint64_t jump_key;		/* address space and mode, see struct jump_entry */
 	struct jump_entry *jumps;	/* cache of linear targets */
 
@@ -154,15 +154,38 @@ struct soft_cpu {
 	uint64_t budget_given;		/* see soft_insns() */
 	uint64_t insns_base;
 
+	int64_t step_rest;		/* budget put aside while one instruction runs alone */
+
+	/* Code written by devices and other processors, for this thread to drop. */
+	pthread_mutex_t written_lock;
+	struct written { uint64_t gpa, len; } *written;
+	size_t nwritten, written_room;
+	bool written_all;
+
 	/* The exception being raised: set by soft_raise. */
 	sigjmp_buf *jmp;
+	bool exc_raised;
 	struct {
 		uint8_t vector;
 		uint8_t kind;		/* EXC_KIND_* */
 		bool has_error;
 		uint32_t error;
+		uint64_t insn_rip;	/* TRAP, SOFT: of the instruction itself */
 		uint64_t dr6;		/* #DB: bits to set */
 	} exc;
+
+	/*
+	 * What the system side remembers between and during deliveries
+	 * (exception.c, intr.c).  Dead or derivable between instructions.
+	 */
+	struct {
+		bool delivering;	/* soft_deliver has begun and not ended */
+		uint8_t first;		/* class of the event that it delivers */
+		uint8_t ext;		/* EXT bit of error codes raised meanwhile */
+		bool step;		/* TF as it was before this instruction */
+		bool intr_held;		/* a maskable interrupt may wait for IF */
+		uint64_t dr6;		/* DR6 bits of the #DB being raised */
+	} sys;
 
 	/* Save area of the strict floating point wrapper ops. */
 	_Alignas(16) uint8_t fp_save[64];
@@ -483,6 +506,9 @@ void soft_load_pdptes(struct soft_cpu *c, const struct soft_op *op, uint64_t cr3
 /* MXCSR: brings the host's sticky flags into s.fpu.mxcsr; loads the host's from it. */
 void soft_mxcsr_sync(struct soft_cpu *c);
 void soft_mxcsr_load(struct soft_cpu *c);
+
+/* Acts on what soft_invalidate_code noted. */
+void soft_drain_code(struct soft_cpu *c);
 
 /* ---- The other files of this folder ----------------------------------- */
 
