@@ -60,6 +60,9 @@ static inline void chip_vm_end(struct vm *vm)
 {
 	vm_destroy_devices(vm);
 	device_unlock(vm);
+	for (unsigned i = 0; i < vm->ncpus; i++)
+		free(vm->vcpus[i]);
+	vm->ncpus = 0;
 	vm_core_finish(vm);
 	free(vm);
 }
@@ -108,10 +111,7 @@ static inline void out32(struct vm *vm, uint16_t port, uint32_t v)
 	bus_write(&vm->ports, port, 4, v);
 }
 
-/*
- * Save and restore of one device: export, check as a loader would, reset (so
- * that nothing survives by accident), commit, export again: the same bytes.
- */
+/* Save and restore of one device: export, check as a loader does, commit, export: the same. */
 static inline void chip_save_restore(struct device *d)
 {
 	size_t size = d->type->state->model_size;
@@ -153,13 +153,6 @@ static inline struct vcpu *chip_vcpu(struct vm *vm)
 static inline uint32_t chip_requests(struct vcpu *v)
 {
 	return atomic_exchange(&v->requests, 0);
-}
-
-static inline void chip_vcpus_end(struct vm *vm)
-{
-	for (unsigned i = 0; i < vm->ncpus; i++)
-		free(vm->vcpus[i]);
-	vm->ncpus = 0;
 }
 
 #endif

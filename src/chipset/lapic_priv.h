@@ -98,7 +98,7 @@ void lapic_timer_fired(void *opaque);
 void lapic_timer_sync(struct lapic *a);
 /* Arms the event for the next expiry that anybody would notice. */
 void lapic_timer_rearm(struct lapic *a);
-uint32_t lapic_timer_count(const struct lapic *a);
+uint32_t lapic_timer_count(struct lapic *a);
 void lapic_timer_set_initial(struct lapic *a, uint32_t count);
 void lapic_timer_set_divide(struct lapic *a, uint32_t divide);
 void lapic_timer_set_lvt(struct lapic *a, uint32_t lvt);

@@ -104,8 +104,10 @@ static uint32_t count_left(const struct lapic_model *m, int64_t now)
 	return (uint32_t)MIN((left + (1ll << shift) - 1) >> shift, (int64_t)m->initial_count);
 }
 
-uint32_t lapic_timer_count(const struct lapic *a)
+uint32_t lapic_timer_count(struct lapic *a)
 {
+	lapic_timer_sync(a);
+	lapic_timer_rearm(a);
 	return count_left(&a->m, clock_now(&a->dev.vm->clock));
 }
 
