@@ -137,6 +137,20 @@ int place_write(struct vm *vm, uint64_t gpa, const void *data, size_t len, struc
 	return 0;
 }
 
+/* What memory_load_file answers, as a sentence. */
+static int load_error(const struct boot_file *f, uint64_t gpa, uint64_t len, int r,
+		      struct skep_error *e)
+{
+	if (r == -EFAULT)
+		return skep_fail(e, EFAULT, "%s: '%s' needs RAM at %#llx-%#llx, which the machine does "
+				 "not have: raise memory.size", f->key, f->path,
+				 (unsigned long long)gpa, (unsigned long long)(gpa + len - 1));
+	if (r == -ENODATA)
+		return skep_fail(e, EIO, "%s: '%s' became shorter while the machine runs: put the file "
+				 "back", f->key, f->path);
+	return skep_fail(e, -r, "%s: cannot read '%s': %s", f->key, f->path, strerror(-r));
+}
+
 int place_file(struct vm *vm, uint64_t gpa, const struct boot_file *f, uint64_t offset,
 	       uint64_t len, struct skep_error *e)
 {
@@ -145,10 +159,13 @@ int place_file(struct vm *vm, uint64_t gpa, const struct boot_file *f, uint64_t 
 
 	if (!len)
 		return 0;
-	if (dma_map(&vm->memory, gpa, len, DMA_TO_GUEST, &v))
-		return skep_fail(e, EFAULT, "%s: '%s' needs RAM at %#llx-%#llx, which the machine does "
-				 "not have: raise memory.size", f->key, f->path,
-				 (unsigned long long)gpa, (unsigned long long)(gpa + len - 1));
+	if (f->fd >= 0) {
+		r = memory_load_file(&vm->memory, gpa, f->fd, offset, len);
+		return r ? load_error(f, gpa, len, r, e) : 0;
+	}
+	r = dma_map(&vm->memory, gpa, len, DMA_TO_GUEST, &v);
+	if (r)
+		return load_error(f, gpa, len, r, e);
 	r = boot_file_read(f, offset, v.host, len, e);
 	dma_unmap(&vm->memory, &v);
 	return r;
