@@ -133,7 +133,15 @@ static inline void chip_kick(struct vcpu *v)
 {
 }
 
-static const struct vcpu_ops chip_vcpu_ops = { .name = "recorder", .kick = chip_kick };
+static inline void chip_invalidate(struct vcpu *v, uint64_t gpa, uint64_t len)
+{
+}
+
+static const struct vcpu_ops chip_vcpu_ops = {
+	.name = "recorder",
+	.kick = chip_kick,
+	.invalidate_code = chip_invalidate,
+};
 
 static inline struct vcpu *chip_vcpu(struct vm *vm)
 {

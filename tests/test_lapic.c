@@ -97,7 +97,7 @@ static void fixed(unsigned cpu, uint8_t vector)
 	assert_true(lapic_deliver(vm, cpu, false, APIC_FIXED, vector, false));
 }
 
-/* Table 10-1 and 10.4.7.1: the state after power-up. */
+/* Table 11-1 and 11.4.7.1: the state after power-up. */
 static void power_up_state(void **state)
 {
 	struct skep_error e;
@@ -183,7 +183,7 @@ static void level_and_eoi_broadcast(void **state)
 	assert_int_equal(eois, 1);
 }
 
-/* 10.4.7.2: what an APIC that software disabled still does. */
+/* 11.4.7.2: what an APIC that software disabled still does. */
 static void software_disabled(void **state)
 {
 	wr(0, LVT_THERMAL, 0x33);
@@ -280,7 +280,7 @@ static void ipi_nmi_init_startup(void **state)
 	assert_int_equal(chip_requests(vm->vcpus[1]), VCPU_REQ_NMI);
 	wr(0, ICR, 0xc500);			/* INIT, level, assert */
 	assert_int_equal(chip_requests(vm->vcpus[1]), VCPU_REQ_INIT);
-	/* 10.4.7.3: INIT puts the registers back, but neither base nor ID. */
+	/* 11.4.7.3: INIT puts the registers back, but neither base nor ID. */
 	assert_false(irr_has(1, 0x40));
 	assert_int_equal(rd(1, SVR), 0xff);
 	assert_int_equal(rd(1, ID), 1u << 24);
@@ -653,7 +653,7 @@ static void lint1_nmi(void **state)
 	assert_int_equal(chip_requests(vm->vcpus[0]), 0);
 }
 
-/* 10.4.1: only whole, aligned registers; the rest is harmless. */
+/* 11.4.1: only whole, aligned registers; the rest is harmless. */
 static void odd_accesses(void **state)
 {
 	wr(0, TPR, 0x5a);

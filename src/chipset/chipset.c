@@ -159,7 +159,7 @@ void chipset_eoi(struct vm *vm, uint8_t vector)
 		ioapic_eoi(vm->chipset->ioapic, vector);
 }
 
-/* SDM vol. 3, 10.11: where the address says, what the data says. */
+/* SDM vol. 3, 11.11: where the address says, what the data says. */
 void chipset_msi(struct vm *vm, uint64_t address, uint32_t data)
 {
 	bool logical = address & BIT(2);

@@ -59,7 +59,9 @@ static void arm(struct i8254 *p)
 	due = clock_ticks_to_ns(next, I8254_HZ);
 	if (clock->mode == CLOCK_MODE_REALTIME && p->m.channel[0].count < 64)
 		due = MAX(due, clock_now(clock) + REALTIME_SLACK_NS);
-	timer_arm(&p->timer, due);
+	/* Polling the ports must not cost a walk through the timers each time. */
+	if (!timer_armed(&p->timer) || p->timer.due != due)
+		timer_arm(&p->timer, due);
 }
 
 /*

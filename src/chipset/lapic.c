@@ -1,6 +1,6 @@
 /*
  * Local APIC: acceptance, priorities, end of interrupt, local sources, and the
- * transitions of IA32_APIC_BASE (SDM vol. 3, 10.4, 10.5, 10.8, 10.12.5).
+ * transitions of IA32_APIC_BASE (SDM vol. 3, 11.4, 11.5, 11.8, 11.12.5).
  */
 #include "chipset/lapic_priv.h"
 
@@ -27,7 +27,7 @@ void lapic_recheck(struct lapic *a)
 		vcpu_request(a->v, VCPU_REQ_INTR);
 }
 
-/* 10.8.3.1: the processor priority is the higher class of TPR and ISRV. */
+/* 11.8.3.1: the processor priority is the higher class of TPR and ISRV. */
 uint8_t lapic_ppr(const struct lapic *a)
 {
 	int isrv = bit_highest(a->m.isr);
@@ -98,7 +98,7 @@ void lapic_lvt_fire(struct lapic *a, unsigned entry)
 		return;
 	switch (entry == LVT_TIMER ? APIC_FIXED : LVT_MODE(*lvt)) {
 	case APIC_FIXED:
-		/* Only LINT0 knows level triggering (figure 10-8, note on bit 15). */
+		/* Only LINT0 knows level triggering (figure 11-8, note on bit 15). */
 		if (entry == LVT_LINT0 && (*lvt & LVT_LEVEL)) {
 			if (!(*lvt & LVT_REMOTE_IRR) && lapic_accept(a, *lvt & 0xff, true))
 				*lvt |= LVT_REMOTE_IRR;
@@ -220,7 +220,7 @@ uint64_t lapic_get_base(struct lapic *a)
 	return a->m.base;
 }
 
-/* Figure 10-27 of 10.12.5: the legal transitions between the three modes. */
+/* Figure 11-27 of 11.12.5: the legal transitions between the three modes. */
 static bool transition_legal(uint64_t from, uint64_t to)
 {
 	bool en = to & BASE_EN, extd = to & BASE_EXTD;
@@ -246,7 +246,7 @@ bool lapic_set_base(struct lapic *a, uint64_t value)
 	if ((old & BASE_EN) && !(value & BASE_EN))
 		lapic_init_registers(a);
 	if ((value & BASE_EXTD) && !(old & BASE_EXTD)) {
-		/* The ICR becomes one register, LDR and DFR are not kept (10.12.5.1). */
+		/* The ICR becomes one register, LDR and DFR are not kept (11.12.5.1). */
 		a->m.icr_high = 0;
 		a->m.ldr = 0;
 		a->m.dfr = UINT32_MAX;

@@ -1,6 +1,6 @@
 /*
  * Messages between local APICs, and to them from the I/O APIC and from devices
- * (SDM vol. 3, 10.6, 10.12.9, 10.12.10).
+ * (SDM vol. 3, 11.6, 11.12.9, 11.12.10).
  */
 #include "chipset/lapic_priv.h"
 
@@ -73,7 +73,7 @@ static bool accept_mode(struct lapic *a, const struct message *m)
 	}
 }
 
-/* 10.6.2.4: the processor at the lowest priority; equal ones by their order. */
+/* 11.6.2.4: the processor at the lowest priority; equal ones by their order. */
 static bool deliver_lowest(struct vm *vm, const struct message *m, const struct lapic *except)
 {
 	struct lapic *best = NULL;
@@ -133,7 +133,7 @@ void lapic_send_ipi(struct lapic *a, uint32_t icr, uint32_t dest)
 
 	if (m.mode == 3 || m.mode == APIC_EXTINT)
 		return;
-	/* INIT level de-assert only set arbitration IDs, on processors long gone (10.6.1). */
+	/* INIT level de-assert only set arbitration IDs, on processors long gone (11.6.1). */
 	if (m.mode == APIC_INIT && (icr & BIT(15)) && !(icr & BIT(14)))
 		return;
 	if ((m.mode == APIC_FIXED || m.mode == APIC_LOWEST) && m.vector < APIC_MIN_VECTOR) {
@@ -144,7 +144,7 @@ void lapic_send_ipi(struct lapic *a, uint32_t icr, uint32_t dest)
 		deliver(a->dev.vm, &m, NULL);
 		return;
 	}
-	/* INIT and start-up may not name the sender (table 10-3). */
+	/* INIT and start-up may not name the sender (table 11-3). */
 	if (shorthand != SHORTHAND_OTHERS && (m.mode == APIC_INIT || m.mode == APIC_STARTUP))
 		return;
 	if (shorthand == SHORTHAND_SELF) {

@@ -9,7 +9,7 @@
 #include "chipset/lapic.h"
 #include "vm/vm.h"
 
-/* Registers by number: offset / 16 in the page, MSR - 0x800 (SDM vol. 3, table 10-1, 10-6). */
+/* Registers by number: offset / 16 in the page, MSR - 0x800 (SDM vol. 3, table 11-1, 11-6). */
 enum {
 	REG_ID = 0x02, REG_VERSION = 0x03, REG_TPR = 0x08, REG_APR = 0x09, REG_PPR = 0x0a,
 	REG_EOI = 0x0b, REG_RRD = 0x0c, REG_LDR = 0x0d, REG_DFR = 0x0e, REG_SVR = 0x0f,
@@ -73,7 +73,7 @@ static inline bool lapic_hw_enabled(const struct lapic *a) { return a->m.base & 
 static inline bool lapic_sw_enabled(const struct lapic *a) { return a->m.svr & SVR_ENABLE; }
 
 /* lapic.c */
-/* Registers as after INIT (SDM vol. 3, 10.4.7.3): everything but IA32_APIC_BASE and pins. */
+/* Registers as after INIT (SDM vol. 3, 11.4.7.3): everything but IA32_APIC_BASE and pins. */
 void lapic_init_registers(struct lapic *a);
 uint8_t lapic_ppr(const struct lapic *a);
 /* A fixed interrupt arrives; false: this APIC takes none, or not this vector. */

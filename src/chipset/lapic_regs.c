@@ -1,6 +1,6 @@
 /*
  * Registers of the local APIC, as the guest reaches them: a page of memory in
- * xAPIC mode (SDM vol. 3, 10.4.1), MSRs 0x800-0x8ff in x2APIC mode (10.12.1).
+ * xAPIC mode (SDM vol. 3, 11.4.1), MSRs 0x800-0x8ff in x2APIC mode (11.12.1).
  */
 #include "chipset/lapic_priv.h"
 
@@ -81,7 +81,7 @@ static void write_svr(struct lapic *a, uint32_t v)
 {
 	a->m.svr = v & (0xff | SVR_ENABLE | SVR_NO_EOI_BROADCAST);
 	if (!lapic_sw_enabled(a)) {
-		/* 10.4.7.2: every LVT mask is set and stays set. */
+		/* 11.4.7.2: every LVT mask is set and stays set. */
 		lapic_timer_set_lvt(a, a->m.lvt[LVT_TIMER] | LVT_MASKED);
 		for (unsigned i = 0; i < LVT_COUNT; i++)
 			a->m.lvt[i] |= LVT_MASKED;
@@ -123,7 +123,7 @@ static bool reg_write(struct lapic *a, unsigned reg, uint32_t v)
 		write_svr(a, v);
 		return true;
 	case REG_ESR:
-		/* 10.5.3: a write makes what was collected since the last one readable. */
+		/* 11.5.3: a write makes what was collected since the last one readable. */
 		m->esr = m->esr_pending;
 		m->esr_pending = 0;
 		return true;
@@ -201,7 +201,7 @@ static bool xapic_mode(const struct lapic *a)
 }
 
 /*
- * 10.4.1: registers are 32 bits wide at multiples of 16 and other accesses are
+ * 11.4.1: registers are 32 bits wide at multiples of 16 and other accesses are
  * undefined.  Here a read gives the bytes that lie there (zero between the
  * registers), and a write that is not a whole register does nothing.
  */

@@ -1,5 +1,5 @@
 /*
- * The local APIC's timer (SDM vol. 3, 10.5.4).  Its clock is 1 GHz of guest
+ * The local APIC's timer (SDM vol. 3, 11.5.4).  Its clock is 1 GHz of guest
  * time, so that a count is nanoseconds divided by the divisor.
  */
 #include "chipset/lapic_priv.h"
@@ -82,7 +82,9 @@ void lapic_timer_rearm(struct lapic *a)
 	if (c->mode == CLOCK_MODE_REALTIME && timer_mode(&a->m) == TIMER_PERIODIC &&
 	    period_ns(&a->m) < REALTIME_SLACK_NS)
 		due = MAX(due, clock_now(c) + REALTIME_SLACK_NS);
-	timer_arm(&a->timer, due);
+	/* Polling the current count must not cost a walk through the timers each time. */
+	if (!timer_armed(&a->timer) || a->timer.due != due)
+		timer_arm(&a->timer, due);
 }
 
 void lapic_timer_fired(void *opaque)
@@ -145,7 +147,7 @@ void lapic_timer_set_lvt(struct lapic *a, uint32_t lvt)
 
 	lapic_timer_sync(a);
 	m->lvt[LVT_TIMER] = lvt;
-	/* A change into or out of TSC-deadline mode disarms (10.5.4.1). */
+	/* A change into or out of TSC-deadline mode disarms (11.5.4.1). */
 	if (old != timer_mode(m) && (old == TIMER_DEADLINE || timer_mode(m) == TIMER_DEADLINE)) {
 		m->timer_next = 0;
 		m->initial_count = 0;
