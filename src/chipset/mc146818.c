@@ -406,9 +406,10 @@ bool mc146818_nmi_masked(const struct mc146818 *r)
 
 void mc146818_set_ram(struct mc146818 *r, uint8_t index, uint8_t value)
 {
-	if (index <= REG_D || index == REG_CENTURY)
-		return;
-	r->m.ram[index] = value;
+	bool memory = index > REG_D && index != REG_CENTURY;
+
+	if (memory)
+		r->m.ram[index] = value;
 }
 
 /* Hooks. */
