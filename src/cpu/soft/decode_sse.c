@@ -149,14 +149,8 @@ bool soft_decode_sse(struct soft_decode *d, struct soft_op *op)
 	}
 	if (!decode_table(d, op, &fp) && !simd_decode_special(d, op, &fp))
 		return false;
-	if (fp && (d->mode & MODE_FPSTRICT)) {
-		d->before = *op;
-		d->before.fn = simd_fp_before;
-		d->before.size = fp;
-		d->after = *op;
-		d->after.fn = simd_fp_after;
-		d->after.size = fp;
-	}
+	if (fp && (d->mode & MODE_FPSTRICT))
+		simd_watch(d, op, fp);
 	check_available(d, op);
 	return true;
 }

@@ -253,14 +253,13 @@ OP_FN(mmx_cvtpi2ps_rr)
 	NEXT(c, op);
 }
 
+/* With a memory operand these two leave MMX alone. */
 OP_FN(mmx_cvtpi2ps_rm)
 {
 	uint64_t s;
 
-	MMX_GUARD(c, op);
 	s = soft_ld64(c, op, soft_ea(c, op));
 	cvtpi2ps(c, op, s);
-	mmx_enter(c);
 	NEXT(c, op);
 }
 
@@ -272,7 +271,6 @@ OP_FN(mmx_cvtpi2pd_rr)
 	NEXT(c, op);
 }
 
-/* With a memory operand this one leaves MMX alone (SDM vol. 2A, CVTPI2PD). */
 OP_FN(mmx_cvtpi2pd_rm)
 {
 	uint64_t s = soft_ld64(c, op, soft_ea(c, op));

@@ -86,7 +86,6 @@ static inline void x87_host_drop(void)
 	asm volatile("emms");
 }
 
-typedef struct { uint8_t b[10]; } __attribute__((may_alias)) x87_m10;
 #define X87_M10(p) (*(x87_m10 *)(p))
 #define X87_CONST_M10(p) (*(const x87_m10 *)(p))
 

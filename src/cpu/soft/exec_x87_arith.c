@@ -92,28 +92,23 @@ ARITH(divr)
 
 /* ---- Comparison -------------------------------------------------------------- */
 
-#define COMPARE_CC (FSW_C0 | FSW_C1 | FSW_C2 | FSW_C3)
-
-/* Operands missing: unordered, if that is masked. */
+/* Operands missing: unordered. */
 static __attribute__((noinline, cold)) OP_FN(compare_empty)
 {
-	if (x87_stack_fault(c, false)) {
-		c->s.fpu.fsw |= FSW_C0 | FSW_C2 | FSW_C3;
+	bool masked = x87_stack_fault(c, false);
+
+	c->s.fpu.fsw |= FSW_C0 | FSW_C2 | FSW_C3;
+	if (masked)
 		x87_pops(c, op->size);
-	}
 	NEXT(c, op);
 }
 
-/* The condition codes change only if the comparison took place. */
+/* The host says what the condition codes are, also when the exception is unmasked. */
 static inline void compare_done(struct soft_cpu *c, const struct soft_op *op, uint16_t sw)
 {
-	if (x87_stops(c, sw)) {
-		c->s.fpu.fsw &= (uint16_t)~FSW_C1;
-		x87_take_flags(c, sw, 0);
-		return;
-	}
-	x87_take_flags(c, sw, COMPARE_CC);
-	x87_pops(c, op->size);
+	x87_take_flags(c, sw, FSW_CC);
+	if (!x87_stops(c, sw))
+		x87_pops(c, op->size);
 }
 
 #define COMPARE_ST(name)							\
@@ -199,14 +194,12 @@ OP_FN(x87_fxam)
 
 static __attribute__((noinline, cold)) OP_FN(comi_empty)
 {
-	if (x87_stack_fault(c, false)) {
-		c->cc = CC_ONE | CC_ZF | CC_PF | CC_CF;
+	c->cc = CC_ONE | CC_ZF | CC_PF | CC_CF;
+	if (x87_stack_fault(c, false))
 		x87_pops(c, op->size);
-	}
 	NEXT(c, op);
 }
 
-/* FCOMI, FUCOMI: into ZF PF CF; OF SF AF become zero. */
 #define COMPARE_I(name)								\
 OP_FN(x87_##name)								\
 {										\
@@ -225,11 +218,10 @@ OP_FN(x87_##name)								\
 		     : "m"(X87_M10(x87_st(c, op->src))), "m"(X87_M10(x87_st(c, 0))) \
 		     : "cc");							\
 	x87_host_leave(c);							\
-	x87_take_flags(c, sw, FSW_C1);						\
-	if (x87_stops(c, sw))							\
-		NEXT(c, op);							\
+	x87_take_flags(c, sw, 0);						\
 	c->cc = (uint16_t)((flags & (CC_ZF | CC_PF | CC_CF)) | CC_ONE);		\
-	x87_pops(c, op->size);							\
+	if (!x87_stops(c, sw))							\
+		x87_pops(c, op->size);						\
 	NEXT(c, op);								\
 }
 COMPARE_I(fcomi)

@@ -1,6 +1,24 @@
 /* x87: roots, rounding, remainders, transcendental functions: the host's own. */
 #include "cpu/soft/exec_x87.h"
 
+/*
+ * Processors differ in what they leave in the condition codes that the SDM calls
+ * undefined; these are a real one's: C2 is cleared by a stack fault where it has a
+ * meaning, and FPREM gives no quotient bits when its result is a NaN or is not stored.
+ */
+static bool fault(struct soft_cpu *c, bool overflow, uint16_t cc)
+{
+	c->s.fpu.fsw &= (uint16_t)~(cc & FSW_C2);
+	return x87_stack_fault(c, overflow);
+}
+
+static inline uint16_t remainder_cc(const struct soft_cpu *c, uint16_t sw, uint16_t cc)
+{
+	bool nan = (load16(c->fp_tmp + 8) & 0x7fff) == 0x7fff;
+
+	return nan || x87_stops(c, sw) ? cc & (FSW_C1 | FSW_C2) : cc;
+}
+
 static void result_nan(struct soft_cpu *c, unsigned i)
 {
 	x87_default_nan(x87_st(c, i));
@@ -18,7 +36,7 @@ OP_FN(x87_##name)								\
 	X87_GUARD(c, op);							\
 	x87_note(c, op);							\
 	if (unlikely(x87_empty(c, 0))) {					\
-		if (x87_stack_fault(c, false))					\
+		if (fault(c, false, cc))						\
 			result_nan(c, 0);					\
 		NEXT(c, op);							\
 	}									\
@@ -49,7 +67,7 @@ OP_FN(x87_##name)								\
 	X87_GUARD(c, op);							\
 	x87_note(c, op);							\
 	if (unlikely(x87_empty(c, 0) || x87_empty(c, 1))) {			\
-		if (x87_stack_fault(c, false))					\
+		if (fault(c, false, cc))						\
 			result_nan(c, 0);					\
 		NEXT(c, op);							\
 	}									\
@@ -60,7 +78,7 @@ OP_FN(x87_##name)								\
 		     : "=a"(sw), "=m"(X87_M10(c->fp_tmp))			\
 		     : "m"(X87_M10(x87_st(c, 1))), "m"(X87_M10(d)));		\
 	x87_host_leave(c);							\
-	x87_take_flags(c, sw, cc);						\
+	x87_take_flags(c, sw, remainder_cc(c, sw, cc));						\
 	if (!x87_stops(c, sw))							\
 		x87_copy(d, c->fp_tmp);						\
 	NEXT(c, op);								\
@@ -79,7 +97,7 @@ OP_FN(x87_##name)								\
 	X87_GUARD(c, op);							\
 	x87_note(c, op);							\
 	if (unlikely(x87_empty(c, 0) || x87_empty(c, 1))) {			\
-		if (x87_stack_fault(c, false)) {				\
+		if (fault(c, false, 0)) {					\
 			result_nan(c, 1);					\
 			x87_pop(c);						\
 		}								\
@@ -104,9 +122,10 @@ BINARY_POP(fpatan)
 
 /* ---- ST(0) = f(ST(0)), push g(ST(0)) ---------------------------------------------- */
 
-static __attribute__((noinline, cold)) OP_FN(two_results_fault)
+static __attribute__((noinline, cold)) const struct soft_op *
+two_results_fault(struct soft_cpu *c, const struct soft_op *op, uint16_t cc)
 {
-	if (x87_stack_fault(c, !x87_empty(c, 0))) {
+	if (fault(c, !x87_empty(c, 0), cc)) {
 		result_nan(c, 0);
 		x87_default_nan(x87_push(c));
 	}
@@ -126,7 +145,7 @@ OP_FN(x87_##name)								\
 	X87_GUARD(c, op);							\
 	x87_note(c, op);							\
 	if (unlikely(x87_empty(c, 0) || !x87_empty(c, 7)))			\
-		return two_results_fault(c, op);				\
+		return two_results_fault(c, op, cc);				\
 	d = x87_st(c, 0);							\
 	x87_host_enter(c);							\
 	asm volatile("fldt %1\n\t" #name "\n\tfnstsw %0\n\tfnclex"		\

@@ -18,9 +18,7 @@ void x87_default_nan(void *to)
 
 static __attribute__((noinline, cold)) OP_FN(push_fault)
 {
-	bool overflow = !x87_empty(c, 7);
-
-	if (x87_stack_fault(c, overflow))
+	if (x87_stack_fault(c, true))
 		x87_default_nan(x87_push(c));
 	NEXT(c, op);
 }
@@ -28,8 +26,8 @@ static __attribute__((noinline, cold)) OP_FN(push_fault)
 /* ---- Loads ---------------------------------------------------------------- */
 
 /*
- * A value of `bits` at v goes through the host's load, which may raise IE or DE;
- * when that is unmasked nothing is pushed, there as here.
+ * A value of `bits` at v goes through the host's load, which may raise IE or DE.
+ * With IE unmasked nothing is pushed, there as here; with DE the value is.
  */
 #define FLD_MEM(name, insn, bits, size)						\
 OP_FN(x87_##name)								\
@@ -47,7 +45,7 @@ OP_FN(x87_##name)								\
 	x87_host_enter(c);							\
 	asm volatile(insn " %1\n\tfnstsw %0\n\tfnclex"				\
 		     : "=a"(sw) : "m"(*(simd_m##size *)c->fp_tmp));		\
-	if (x87_stops(c, sw))							\
+	if (unlikely(sw & ~c->s.fpu.fcw & FSW_IE))				\
 		x87_host_drop();						\
 	else									\
 		asm volatile("fstpt %0" : "=m"(X87_M10(x87_push(c))));		\
@@ -121,7 +119,13 @@ OP_FN(x87_fld_st)
 
 	X87_GUARD(c, op);
 	x87_note(c, op);
-	if (unlikely(x87_empty(c, op->src) || !x87_empty(c, 7)))
+	if (unlikely(x87_empty(c, op->src))) {
+		/* Underflow comes before overflow. */
+		if (x87_stack_fault(c, false))
+			x87_default_nan(x87_push(c));
+		NEXT(c, op);
+	}
+	if (unlikely(!x87_empty(c, 7)))
 		return push_fault(c, op);
 	s = x87_st(c, op->src);
 	x87_copy(x87_push(c), s);
@@ -251,16 +255,15 @@ OP_FN(x87_fst_st)
 	NEXT(c, op);
 }
 
-/* FSTPNCE: as FSTP, but an empty ST(0) is no fault and leaves the destination empty. */
+/* FSTPNCE: as FSTP, but with an empty ST(0) it only pops. */
 OP_FN(x87_fstpnce)
 {
 	X87_GUARD(c, op);
 	x87_note(c, op);
-	x87_copy(x87_st(c, op->src), x87_st(c, 0));
-	if (x87_empty(c, 0))
-		x87_set_empty(c, op->src);
-	else
+	if (!x87_empty(c, 0)) {
+		x87_copy(x87_st(c, op->src), x87_st(c, 0));
 		x87_set_valid(c, op->src);
+	}
 	c->s.fpu.fsw &= (uint16_t)~FSW_C1;
 	x87_pop(c);
 	NEXT(c, op);
@@ -296,7 +299,7 @@ OP_FN(x87_fxch)
 	NEXT(c, op);
 }
 
-/* FCMOVcc: the operands are checked whatever the condition is. */
+/* FCMOVcc: the operands are checked whatever the condition is; C1 changes only in a fault. */
 #define FCMOV(name, condition)							\
 static OP_FN(name)								\
 {										\
@@ -309,7 +312,6 @@ static OP_FN(name)								\
 		}								\
 		NEXT(c, op);							\
 	}									\
-	c->s.fpu.fsw &= (uint16_t)~FSW_C1;					\
 	if (condition)								\
 		x87_copy(x87_st(c, 0), x87_st(c, op->src));			\
 	NEXT(c, op);								\
@@ -363,6 +365,7 @@ OP_FN(x87_ffree)
 	X87_GUARD(c, op);
 	x87_note(c, op);
 	x87_set_empty(c, op->src);
+	c->s.fpu.fsw &= (uint16_t)~FSW_C1;
 	x87_pops(c, op->size);
 	NEXT(c, op);
 }

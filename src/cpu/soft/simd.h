@@ -162,7 +162,37 @@ uint8_t simd_mm(const ZydisDecodedOperand *o);
 bool simd_is_mm(const ZydisDecodedOperand *o);
 bool simd_is_xmm(const ZydisDecodedOperand *o);
 
-/* Strict floating point (simd_strict.c). */
-op_fn simd_fp_before, simd_fp_after;
+/* ---- MXCSR ---------------------------------------------------------------- */
+
+#define MX_IE		0x0001u
+#define MX_DE		0x0002u
+#define MX_ZE		0x0004u
+#define MX_OE		0x0008u
+#define MX_UE		0x0010u
+#define MX_PE		0x0020u
+#define MX_FLAGS	0x003fu
+#define MX_DAZ		0x0040u
+#define MX_MASKS	0x1f80u
+#define MX_FTZ		0x8000u
+#define MX_CONTROL	0xe040u		/* FTZ, rounding, DAZ */
+
+static inline uint32_t simd_host_mxcsr(void)
+{
+	uint32_t v;
+
+	asm volatile("stmxcsr %0" : "=m"(v));
+	return v;
+}
+
+static inline void simd_set_host_mxcsr(uint32_t v)
+{
+	asm volatile("ldmxcsr %0" : : "m"(v));
+}
+
+/*
+ * MODE_FPSTRICT (simd_strict.c): puts the ops that watch for unmasked exceptions
+ * around an instruction, fp being its FP().
+ */
+void simd_watch(struct soft_decode *d, struct soft_op *op, uint8_t fp);
 
 #endif

@@ -31,6 +31,9 @@
 
 #define FCW_INIT	0x037f
 
+/* A register's ten bytes in memory. */
+typedef struct { uint8_t b[10]; } __attribute__((may_alias)) x87_m10;
+
 static inline unsigned x87_top(const struct soft_cpu *c)
 {
 	return c->s.fpu.fsw >> 11 & 7;
