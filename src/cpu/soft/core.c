@@ -58,6 +58,8 @@ const struct soft_op *op_stale(struct soft_cpu *c, const struct soft_op *op)
 const struct soft_op *op_stale_head(struct soft_cpu *c, const struct soft_op *op)
 {
 	c->rip = soft_op_rip(c, op);
+	/* Or the run loop would find this head again. */
+	soft_jump_entry(c, c->rip)->key = 0;
 	return NULL;
 }
 
