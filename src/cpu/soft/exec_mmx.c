@@ -234,6 +234,7 @@ OP_FN(mmx_pinsrw_m)
 OP_FN(mmx_emms)
 {
 	MMX_GUARD(c, op);
+	mmx_enter(c);
 	c->s.fpu.ftw = 0;
 	NEXT(c, op);
 }

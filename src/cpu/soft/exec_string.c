@@ -108,6 +108,15 @@ static inline bool rcx_zero(const struct soft_cpu *c, const struct string *s)
 	return !(c->r[REG_RCX] & s->mask);
 }
 
+static inline void *bulk(struct soft_cpu *c, const struct soft_op *op, uint64_t lin, uint64_t size,
+			 bool write)
+{
+	void *p = write ? soft_host_write(c, lin, (unsigned)size)
+			: soft_host_read(c, lin, (unsigned)size);
+
+	return p ? p : soft_bulk_slow(c, op, lin, (unsigned)size, write);
+}
+
 /* ---- MOVS ------------------------------------------------------------------ */
 
 static void movs_once(struct soft_cpu *c, const struct soft_op *op, const struct string *s)
@@ -147,8 +156,8 @@ static const struct soft_op *rep_movs(struct soft_cpu *c, const struct soft_op *
 			n = stretch(s, from, offset_of(c, s, REG_RSI), allowed);
 			n = stretch(s, to, offset_of(c, s, REG_RDI), n);
 			if (n) {
-				hf = soft_host_read(c, from, (unsigned)(n * s->size));
-				ht = soft_host_write(c, to, (unsigned)(n * s->size));
+				hf = bulk(c, op, from, n * s->size, false);
+				ht = bulk(c, op, to, n * s->size, true);
 				if (hf && ht) {
 					copy_up(ht, hf, s->size, n);
 					advance(c, s, REG_RSI, n);
@@ -219,7 +228,7 @@ const struct soft_op *op_stos(struct soft_cpu *c, const struct soft_op *op)
 			void *host;
 
 			n = stretch(&s, to, offset_of(c, &s, REG_RDI), allowed);
-			host = n ? soft_host_write(c, to, (unsigned)(n * s.size)) : NULL;
+			host = n ? bulk(c, op, to, n * s.size, true) : NULL;
 			if (host) {
 				fill_up(host, s.size, c->r[REG_RAX], n);
 				advance(c, &s, REG_RDI, n);

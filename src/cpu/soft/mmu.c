@@ -717,6 +717,19 @@ void *soft_rmw_slow(struct soft_cpu *c, const struct soft_op *op, uint64_t lin, 
 	return soft_host_write(c, lin, size);
 }
 
+void *soft_bulk_slow(struct soft_cpu *c, const struct soft_op *op, uint64_t lin, unsigned size,
+		     bool write)
+{
+	struct target t;
+
+	/* Alignment and breakpoints are looked at element by element. */
+	if (c->alignment_check || c->stepping)
+		return NULL;
+	check_linear(c, op, lin, size, write);
+	t = translate(c, op, lin, write ? ACCESS_WRITE : ACCESS_READ, current_context(c));
+	return t.code ? NULL : t.host;
+}
+
 uint64_t soft_load(struct soft_cpu *c, const struct soft_op *op, uint64_t lin, unsigned size)
 {
 	switch (size) {

@@ -238,7 +238,7 @@ const struct soft_msr soft_msrs[] = {
 	  .write = apic_base_write },
 	{ .name = "tsc_adjust", .number = MSR_TSC_ADJUST, .read = tsc_adjust_read,
 	  .write = tsc_adjust_write },
-	FIELD(MSR_SPEC_CTRL, spec_ctrl, ~1ull),			/* IBRS */
+	FIELD(MSR_SPEC_CTRL, spec_ctrl, ~(BIT(0) | BIT(10))),	/* IBRS, BHI_DIS_S */
 	{ .name = "pred_cmd", .number = MSR_PRED_CMD, .reserved = ~1ull, .write_only = true,
 	  .write = discard },
 	/* Guests write 0 and read the revision after CPUID. */

@@ -15,6 +15,7 @@
  * the same 24 or 53 bits with an exponent wide enough.
  */
 #include "cpu/soft/simd.h"
+#include "cpu/soft/simd_special.h"
 #include "cpu/soft/x87.h"
 
 #define MX_BEFORE	(MX_IE | MX_DE | MX_ZE)
@@ -294,7 +295,11 @@ static OP_FN(fp_after)
 	raise_simd(c, op, raised);
 }
 
-/* ---- Dot products: multiply and add one after the other ---------------------------- */
+/*
+ * Dot products: their multiplications and additions raise one after the other.
+ * They are gone through for what they raise; if it is nothing, the host's
+ * instruction gives the result, whose NaNs no order of additions would give.
+ */
 
 /* One packed operation with its own exceptions; elem is FPE_PS or FPE_PD. */
 static v2di stage(struct soft_cpu *c, const struct soft_op *op, unsigned kind, unsigned elem,
@@ -323,12 +328,13 @@ static v2di stage(struct soft_cpu *c, const struct soft_op *op, unsigned kind, u
 	return r;
 }
 
+/* Elements a and b, and zeros. */
 static inline v2di shuffle(v2di v, unsigned a, unsigned b)
 {
 	uint32_t e[4];
 
 	memcpy(e, &v, 16);
-	return (v2di){ e[a], e[b] };	/* elements 0 and 2; 1 and 3 are zero */
+	return (v2di){ (long long)((uint64_t)e[b] << 32 | e[a]), 0 };
 }
 
 static v2di dot_source(struct soft_cpu *c, const struct soft_op *op)
@@ -343,7 +349,7 @@ static v2di dot_source(struct soft_cpu *c, const struct soft_op *op)
 static OP_FN(dpps_strict)
 {
 	v2di mask, t, s = dot_source(c, op);
-	uint32_t e[4], out[4];
+	uint32_t e[4];
 	unsigned i;
 
 	for (i = 0; i < 4; i++)
@@ -351,11 +357,9 @@ static OP_FN(dpps_strict)
 	memcpy(&mask, e, 16);
 	t = stage(c, op, K_MUL, FPE_PS, XMM(c, op->dst) & mask, s & mask);
 	t = stage(c, op, K_ADD, FPE_PS, shuffle(t, 0, 2), shuffle(t, 1, 3));
-	t = stage(c, op, K_ADD, FPE_PS, shuffle(t, 0, 1), shuffle(t, 2, 3));
-	for (i = 0; i < 4; i++)
-		out[i] = op->imm >> i & 1 ? (uint32_t)t[0] : 0;
-	memcpy(&XMM(c, op->dst), out, 16);
-	return op + 1;
+	stage(c, op, K_ADD, FPE_PS, (v2di){ (uint32_t)t[0], 0 },
+	      (v2di){ (long long)((uint64_t)t[0] >> 32), 0 });
+	return op->flags & OPF_MEM ? sse_dpps_rm(c, op) : sse_dpps_rr(c, op);
 }
 
 static OP_FN(dppd_strict)
@@ -364,9 +368,8 @@ static OP_FN(dppd_strict)
 	v2di t, s = dot_source(c, op);
 
 	t = stage(c, op, K_MUL, FPE_PD, XMM(c, op->dst) & mask, s & mask);
-	t = stage(c, op, K_ADD, FPE_PD, (v2di){ t[0], 0 }, (v2di){ t[1], 0 });
-	XMM(c, op->dst) = (v2di){ op->imm & 1 ? t[0] : 0, op->imm & 2 ? t[0] : 0 };
-	return op + 1;
+	stage(c, op, K_ADD, FPE_PD, (v2di){ t[0], 0 }, (v2di){ t[1], 0 });
+	return op->flags & OPF_MEM ? sse_dppd_rm(c, op) : sse_dppd_rr(c, op);
 }
 
 /* ---- Decoding ----------------------------------------------------------------- */

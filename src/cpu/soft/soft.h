@@ -463,6 +463,15 @@ void soft_push(struct soft_cpu *c, const struct soft_op *op, unsigned size, uint
 uint64_t soft_pop(struct soft_cpu *c, const struct soft_op *op, unsigned size);
 
 /*
+ * For bulk strings: raises what an access to [lin, lin+size) of one page would
+ * raise, then its host address, or NULL where it must go piece by piece
+ * (memory-mapped I/O, writes to code, watched pages).  The address stays good
+ * for this instruction whatever the TLB forgets.
+ */
+void *soft_bulk_slow(struct soft_cpu *c, const struct soft_op *op, uint64_t lin, unsigned size,
+		     bool write);
+
+/*
  * For read-modify-write: raises what a write would raise, then the host address,
  * or NULL where load, compute and store must be separate (memory-mapped I/O,
  * code, a page crossing).
