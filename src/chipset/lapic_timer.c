@@ -27,13 +27,14 @@ static int64_t period_ns(const struct lapic_model *m)
 	return (int64_t)m->initial_count << divide_shift(m->divide);
 }
 
-static int64_t deadline_ns(const struct lapic *a)
+/* One look at the clock, now: with clock=realtime a second one would see it later. */
+static int64_t deadline_ns(const struct lapic *a, int64_t now)
 {
 	const struct guest_clock *c = &a->dev.vm->clock;
-	uint64_t raw = clock_tsc(c), tsc = raw + a->tsc_adjust, due;
+	uint64_t raw = clock_ns_to_tsc(c, now), tsc = raw + a->tsc_adjust, due;
 
 	if (a->m.tsc_deadline <= tsc)
-		return clock_now(c);
+		return now;
 	if (__builtin_add_overflow(raw, a->m.tsc_deadline - tsc, &due))
 		return INT64_MAX;
 	return clock_tsc_to_ns(c, due);
@@ -58,7 +59,7 @@ void lapic_timer_sync(struct lapic *a)
 	int64_t now = clock_now(&a->dev.vm->clock);
 	bool fire = count_expire(&a->m, now);
 
-	if (a->m.tsc_deadline && deadline_ns(a) <= now) {
+	if (a->m.tsc_deadline && deadline_ns(a, now) <= now) {
 		a->m.tsc_deadline = 0;
 		fire = true;
 	}
@@ -74,7 +75,7 @@ void lapic_timer_rearm(struct lapic *a)
 	if (a->m.timer_next)
 		due = a->m.timer_next;
 	else if (a->m.tsc_deadline)
-		due = deadline_ns(a);
+		due = deadline_ns(a, clock_now(c));
 	if (due == INT64_MAX || (a->m.lvt[LVT_TIMER] & LVT_MASKED)) {
 		timer_disarm(&a->timer);
 		return;
@@ -192,6 +193,6 @@ void lapic_timer_export(const struct lapic *a, struct lapic_model *m)
 	if (!(m->lvt[LVT_TIMER] & LVT_MASKED))
 		return;
 	count_expire(m, now);
-	if (m->tsc_deadline && deadline_ns(a) <= now)
+	if (m->tsc_deadline && deadline_ns(a, now) <= now)
 		m->tsc_deadline = 0;
 }
