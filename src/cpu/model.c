@@ -37,6 +37,8 @@
 		  B(13) /* no FPU CS/DS */ | B(20) /* SMAP */)
 #define F7C_V2_1 (B(2) /* UMIP */)
 #define F7D_V2_1 (B(26) /* IBRS and IBPB */ | B(29) /* ARCH_CAPABILITIES */)
+/* Leaf 7.2 EDX: a switch that spares guests clearing branch history on every system call. */
+#define F72D_V2_1 (B(4) /* BHI_CTRL */)
 /* Leaf 8000_0001h. */
 #define FXC_V2_1 (B(0) /* LAHF in 64-bit mode */)
 #define FXD_V2_1 (B(11) /* SYSCALL */ | B(20) /* NX */ | B(26) /* 1 GiB pages */ | \
@@ -65,7 +67,8 @@ static const struct cpuid_leaf v2_1_leaves[] = {
 	{ 0x4, 1, CACHE_EAX(2, 1), CACHE_EBX(8), 63, 0 },	/* 32 KiB code */
 	{ 0x4, 2, CACHE_EAX(3, 2), CACHE_EBX(8), 2047, 0 },	/* 1 MiB unified */
 	{ 0x6, NOSUB, B(2) /* ARAT */, 0, 0, 0 },
-	{ 0x7, 0, 0, F7B_V2_1, F7C_V2_1, F7D_V2_1 },
+	{ 0x7, 0, 2, F7B_V2_1, F7C_V2_1, F7D_V2_1 },
+	{ 0x7, 2, 0, 0, 0, F72D_V2_1 },
 	{ 0xb, 0, 0, 1, 1u << 8, 0 },
 	{ 0xb, 1, 0, 1, 2u << 8 | 1, 0 },
 	/* x87 and SSE: the legacy region and the header. */
