@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include "chipset/chipset.h"
+#include "cpu/model.h"
 #include "vm/vm.h"
 
 uint64_t place_low_end(const struct vm *vm)
@@ -10,6 +11,14 @@ uint64_t place_low_end(const struct vm *vm)
 	const struct guest_memory *m = &vm->memory;
 
 	return m->nram && m->ram[0].gpa == 0 ? m->ram[0].size : 0;
+}
+
+unsigned place_phys_bits(const struct vm *vm)
+{
+	const char *name = vm->config ? config_string(config_root(vm->config), "cpu.model") : NULL;
+	const struct cpu_model *m = name ? cpu_model_find(name) : NULL;
+
+	return m ? m->phys_bits : 36;
 }
 
 unsigned e820_build(const struct guest_memory *m, struct e820_entry *map)
@@ -193,6 +202,22 @@ static void set_segment(struct cpu_segment *s, uint16_t selector, uint16_t attr,
 	*s = (struct cpu_segment){ .selector = selector, .attr = attr, .limit = limit };
 }
 
+/*
+ * Memory types as firmware sets them up (SDM vol. 3, 11.11): everything
+ * write-back but the legacy video area and the hole of PCI below 4 GiB.  Without them
+ * Linux turns PAT off too.
+ */
+static void set_memory_types(struct cpu_arch_state *s)
+{
+	const uint64_t write_back = 0x0606060606060606ull;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(s->mtrr_fixed); i++)
+		s->mtrr_fixed[i] = i == 2 ? 0 : write_back;	/* 2: 0xa0000-0xbffff */
+	s->mtrr_var_base[0] = RAM_LOW_MAX;			/* uncached, ... */
+	s->mtrr_var_mask[0] = 0xff80000800ull;			/* ... 2 GiB, valid */
+	s->mtrr_def_type = 0xc06;				/* on, write-back */
+}
+
 static int start_flat(struct placement *p, struct cpu_arch_state *s, bool long_mode,
 		      struct skep_error *e)
 {
@@ -204,6 +229,7 @@ static int start_flat(struct placement *p, struct cpu_arch_state *s, bool long_m
 
 	if (r)
 		return r;
+	set_memory_types(s);
 	s->gdtr = (struct cpu_table){ base, sizeof(gdt) - 1 };
 	s->idtr = (struct cpu_table){ 0, 0 };
 	set_segment(&s->seg[SEG_CS], BOOT_CS, code, 0xffffffff);
@@ -214,7 +240,25 @@ static int start_flat(struct placement *p, struct cpu_arch_state *s, bool long_m
 	set_segment(&s->seg[SEG_LDTR], 0, 0, 0);
 	s->seg[SEG_LDTR].unusable = 1;
 	s->rflags = 2;
+	set_memory_types(s, place_phys_bits(p->vm));
 	return 0;
+}
+
+/*
+ * Memory types (SDM vol. 3, section 12.11): write-back, but for the legacy
+ * video range, the BIOS area, and the PCI hole between 2 and 4 GiB.  Linux
+ * takes registers that are off for a sign of a broken machine.
+ */
+static void set_memory_types(struct cpu_arch_state *s, unsigned phys_bits)
+{
+	enum { UC = 0, WP = 5, WB = 6, VALID = 0x800, ENABLE = 0xc00, VIDEO = 2, BIOS = 3 };
+	const uint64_t every_byte = 0x0101010101010101ull;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(s->mtrr_fixed); i++)
+		s->mtrr_fixed[i] = every_byte * (i < VIDEO ? WB : i < BIOS ? UC : WP);
+	s->mtrr_var_base[0] = RAM_LOW_MAX | UC;
+	s->mtrr_var_mask[0] = (BIT(phys_bits) - (RAM_HIGH_BASE - RAM_LOW_MAX)) | VALID;
+	s->mtrr_def_type = ENABLE | WB;
 }
 
 /* PML4, one page-directory-pointer table, four directories of 2 MiB pages. */
