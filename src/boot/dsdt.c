@@ -188,7 +188,6 @@ static void motherboard(struct blob *b)
 
 	device_begin(b, &open, "MBRD", "PNP0C02", 0);
 	aml_res_memory32(&r, ECAM_BASE, ECAM_SIZE);
-	aml_res_memory32(&r, IOAPIC_BASE, 0x1000);
 	aml_res_memory32(&r, LAPIC_BASE, 0x1000);
 	aml_crs(b, &r);
 	aml_end(b, open);

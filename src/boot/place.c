@@ -203,48 +203,6 @@ static void set_segment(struct cpu_segment *s, uint16_t selector, uint16_t attr,
 }
 
 /*
- * Memory types as firmware sets them up (SDM vol. 3, 11.11): everything
- * write-back but the legacy video area and the hole of PCI below 4 GiB.  Without them
- * Linux turns PAT off too.
- */
-static void set_memory_types(struct cpu_arch_state *s)
-{
-	const uint64_t write_back = 0x0606060606060606ull;
-
-	for (unsigned i = 0; i < ARRAY_SIZE(s->mtrr_fixed); i++)
-		s->mtrr_fixed[i] = i == 2 ? 0 : write_back;	/* 2: 0xa0000-0xbffff */
-	s->mtrr_var_base[0] = RAM_LOW_MAX;			/* uncached, ... */
-	s->mtrr_var_mask[0] = 0xff80000800ull;			/* ... 2 GiB, valid */
-	s->mtrr_def_type = 0xc06;				/* on, write-back */
-}
-
-static int start_flat(struct placement *p, struct cpu_arch_state *s, bool long_mode,
-		      struct skep_error *e)
-{
-	uint16_t code = long_mode ? ATTR_CODE64 : ATTR_CODE32;
-	uint64_t gdt[] = { 0, 0, descriptor(code), descriptor(ATTR_DATA),
-			   0x67ull | (uint64_t)ATTR_TSS << 40, 0 };
-	uint64_t base;
-	int r = place_low(p, gdt, sizeof(gdt), 16, &base, e);
-
-	if (r)
-		return r;
-	set_memory_types(s);
-	s->gdtr = (struct cpu_table){ base, sizeof(gdt) - 1 };
-	s->idtr = (struct cpu_table){ 0, 0 };
-	set_segment(&s->seg[SEG_CS], BOOT_CS, code, 0xffffffff);
-	for (int i = SEG_ES; i <= SEG_GS; i++)
-		if (i != SEG_CS)
-			set_segment(&s->seg[i], BOOT_DS, ATTR_DATA, 0xffffffff);
-	set_segment(&s->seg[SEG_TR], BOOT_TR, ATTR_TSS, 0x67);
-	set_segment(&s->seg[SEG_LDTR], 0, 0, 0);
-	s->seg[SEG_LDTR].unusable = 1;
-	s->rflags = 2;
-	set_memory_types(s, place_phys_bits(p->vm));
-	return 0;
-}
-
-/*
  * Memory types (SDM vol. 3, section 12.11): write-back, but for the legacy
  * video range, the BIOS area, and the PCI hole between 2 and 4 GiB.  Linux
  * takes registers that are off for a sign of a broken machine.
@@ -259,6 +217,31 @@ static void set_memory_types(struct cpu_arch_state *s, unsigned phys_bits)
 	s->mtrr_var_base[0] = RAM_LOW_MAX | UC;
 	s->mtrr_var_mask[0] = (BIT(phys_bits) - (RAM_HIGH_BASE - RAM_LOW_MAX)) | VALID;
 	s->mtrr_def_type = ENABLE | WB;
+}
+
+static int start_flat(struct placement *p, struct cpu_arch_state *s, bool long_mode,
+		      struct skep_error *e)
+{
+	uint16_t code = long_mode ? ATTR_CODE64 : ATTR_CODE32;
+	uint64_t gdt[] = { 0, 0, descriptor(code), descriptor(ATTR_DATA),
+			   0x67ull | (uint64_t)ATTR_TSS << 40, 0 };
+	uint64_t base;
+	int r = place_low(p, gdt, sizeof(gdt), 16, &base, e);
+
+	if (r)
+		return r;
+	s->gdtr = (struct cpu_table){ base, sizeof(gdt) - 1 };
+	s->idtr = (struct cpu_table){ 0, 0 };
+	set_segment(&s->seg[SEG_CS], BOOT_CS, code, 0xffffffff);
+	for (int i = SEG_ES; i <= SEG_GS; i++)
+		if (i != SEG_CS)
+			set_segment(&s->seg[i], BOOT_DS, ATTR_DATA, 0xffffffff);
+	set_segment(&s->seg[SEG_TR], BOOT_TR, ATTR_TSS, 0x67);
+	set_segment(&s->seg[SEG_LDTR], 0, 0, 0);
+	s->seg[SEG_LDTR].unusable = 1;
+	s->rflags = 2;
+	set_memory_types(s, place_phys_bits(p->vm));
+	return 0;
 }
 
 /* PML4, one page-directory-pointer table, four directories of 2 MiB pages. */

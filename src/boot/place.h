@@ -61,6 +61,8 @@ int place_low(struct placement *p, const void *data, size_t len, uint64_t align,
 	      uint64_t *base, struct skep_error *e);
 /* End of RAM below 4 GiB. */
 uint64_t place_low_end(const struct vm *vm);
+/* Width of the processor's physical addresses. */
+unsigned place_phys_bits(const struct vm *vm);
 
 /* Writes bytes, or part of a file, to RAM; a range outside RAM is an error. */
 int place_write(struct vm *vm, uint64_t gpa, const void *data, size_t len,
@@ -69,6 +71,8 @@ int place_file(struct vm *vm, uint64_t gpa, const struct boot_file *f, uint64_t 
 	       uint64_t len, struct skep_error *e);
 
 /*
+ * Both entries also set the memory types as firmware does.
+ *
  * Boot processor: 64-bit mode, the first 4 GiB identity-mapped, CS 0x10,
  * data segments 0x18, interrupts off (Linux boot protocol, "64-bit boot protocol").
  */

@@ -3,7 +3,7 @@
 #include <errno.h>
 
 #include "boot/fwcfg.h"
-#include "cpu/model.h"
+#include "boot/place.h"
 #include "vm/vm.h"
 
 /* Firmware finds SMBIOS by its file names; we use the same commands on ourselves. */
@@ -14,14 +14,6 @@ static void smbios_script(struct blob *script)
 	loader_add_pointer(script, FILE_SMBIOS_ANCHOR, SMBIOS_ANCHOR_ADDRESS, 8,
 			   FILE_SMBIOS_TABLES);
 	loader_add_checksum(script, FILE_SMBIOS_ANCHOR, 5, 0, 24);
-}
-
-static unsigned phys_bits(const struct vm *vm)
-{
-	const char *name = vm->config ? config_string(config_root(vm->config), "cpu.model") : NULL;
-	const struct cpu_model *m = name ? cpu_model_find(name) : NULL;
-
-	return m ? m->phys_bits : 36;
 }
 
 static int put_file(struct fwcfg *f, const char *name, const struct blob *b, struct skep_error *e)
@@ -36,7 +28,7 @@ int tables_build(struct vm *vm, struct fwcfg *f, struct skep_error *e)
 	struct blob acpi = { 0 }, rsdp = { 0 }, script = { 0 }, smbios = { 0 }, anchor = { 0 };
 	int r;
 
-	acpi_build(vm, phys_bits(vm), &acpi, &rsdp, &script);
+	acpi_build(vm, place_phys_bits(vm), &acpi, &rsdp, &script);
 	smbios_build(vm, &smbios, &anchor);
 	r = put_file(f, FILE_ACPI_TABLES, &acpi, e);
 	if (!r)
