@@ -16,6 +16,8 @@
 #define ID_TRADITIONAL	1
 #define ID_DMA		2
 
+#define DMA_REGISTER	4		/* offset; the second half starts the transfer */
+
 #define DMA_ERROR	0x01
 #define DMA_READ	0x02
 #define DMA_SKIP	0x04
@@ -222,7 +224,7 @@ static uint64_t fwcfg_read(void *opaque, uint64_t offset, unsigned size)
 		return it && f->offset < it->len ? it->data[f->offset++] : 0;
 	}
 	if (offset >= 4 && offset - 4 + size <= sizeof(signature)) {
-		memcpy(&v, signature + offset - 4, size);
+		memcpy(&v, signature + (offset - 4), size);
 		return v;
 	}
 	return UINT64_MAX;
@@ -234,9 +236,9 @@ static void fwcfg_write(void *opaque, uint64_t offset, unsigned size, uint64_t v
 
 	if (offset == 0 && size == 2) {
 		select_item(f, value);
-	} else if (offset == 4 && size == 4) {
+	} else if (offset == DMA_REGISTER && size == 4) {
 		f->dma_high = __builtin_bswap32(value);
-	} else if (offset == 8 && size == 4) {
+	} else if (offset == DMA_REGISTER + 4 && size == 4) {
 		uint64_t block = (uint64_t)f->dma_high << 32 | __builtin_bswap32(value);
 
 		f->dma_high = 0;

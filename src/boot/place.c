@@ -24,9 +24,10 @@ unsigned place_phys_bits(const struct vm *vm)
 unsigned e820_build(const struct guest_memory *m, struct e820_entry *map)
 {
 	uint64_t low = m->nram ? m->ram[0].size : 0;
+	uint64_t base = MIN(low, EBDA_BASE);
 	unsigned n = 0;
 
-	map[n++] = (struct e820_entry){ 0, MIN(low, EBDA_BASE), E820_RAM };
+	map[n++] = (struct e820_entry){ 0, base, E820_RAM };
 	if (low > EBDA_BASE)
 		map[n++] = (struct e820_entry){ EBDA_BASE, 0xa0000 - EBDA_BASE, E820_RESERVED };
 	map[n++] = (struct e820_entry){ BIOS_BASE, 1 * MiB - BIOS_BASE, E820_RESERVED };
