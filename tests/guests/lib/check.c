@@ -188,6 +188,26 @@ int memcmp(const void *a, const void *b, size_t n)
 	return 0;
 }
 
+extern u32 multiboot_magic, multiboot_info;
+
+bool guest_option(const char *word)
+{
+	const u32 *info = (const u32 *)(ulong)multiboot_info;
+	const char *s;
+
+	if (multiboot_magic != 0x2badb002 || !(info[0] & 4))
+		return false;
+	for (s = (const char *)(ulong)info[4]; *s; s++) {
+		unsigned i = 0;
+
+		while (word[i] && s[i] == word[i])
+			i++;
+		if (!word[i])
+			return true;
+	}
+	return false;
+}
+
 static u32 leaf(u32 l, unsigned reg)
 {
 	u32 r[4], max;

@@ -40,6 +40,9 @@ void skip(const char *why);
 void finish(void) __attribute__((noreturn));
 void die(const char *fmt, ...) __attribute__((noreturn, format(printf, 1, 2)));
 
+/* A word of the command line that the loader gave. */
+bool guest_option(const char *word);
+
 /* The test itself; finish() follows. */
 void guest_main(void);
 
