@@ -9,28 +9,25 @@
  * instruction pops; imm is FOP, the opcode's eleven bits.
  */
 
-/* Notes where the last non-control instruction was, with and without a memory operand. */
+/* Notes where the last non-control instruction was. */
 static inline void x87_note(struct soft_cpu *c, const struct soft_op *op)
 {
-	struct cpu_fpu *f = &c->s.fpu;
-
-	f->fip = soft_op_rip(c, op);
-	f->fcs = c->s.seg[SEG_CS].selector;
-	f->fop = (uint16_t)op->imm;
+	c->s.fpu.fip = soft_op_rip(c, op);
+	c->s.fpu.fop = (uint16_t)op->imm;
 }
 
-static inline void x87_note_mem(struct soft_cpu *c, const struct soft_op *op, uint64_t lin)
+/* An unmasked exception was raised: the operand's offset is noted too. */
+static inline void x87_note_operand(struct soft_cpu *c, const struct soft_op *op)
 {
-	struct cpu_fpu *f = &c->s.fpu;
 	const struct cpu_segment *seg = &c->s.seg[op->seg];
-	bool long64 = c->mode & MODE_CS64;
+	uint64_t lin = soft_ea(c, op);
 
-	x87_note(c, op);
-	f->fds = seg->selector;
-	if (!long64)
-		f->fdp = (uint32_t)(lin - seg->base);
+	if (!(op->flags & OPF_MEM))
+		return;
+	if (!(c->mode & MODE_CS64))
+		c->s.fpu.fdp = (uint32_t)(lin - seg->base);
 	else
-		f->fdp = op->seg == SEG_FS || op->seg == SEG_GS ? lin - seg->base : lin;
+		c->s.fpu.fdp = op->seg == SEG_FS || op->seg == SEG_GS ? lin - seg->base : lin;
 }
 
 /* The control instructions: exec_x87_env.c */
@@ -96,13 +93,16 @@ static inline void x87_copy(void *to, const void *from)
 }
 
 /* The host's flags and the condition bits in cc become the guest's. */
-static inline void x87_take_flags(struct soft_cpu *c, uint16_t sw, uint16_t cc)
+static inline void x87_take_flags(struct soft_cpu *c, const struct soft_op *op, uint16_t sw,
+				  uint16_t cc)
 {
 	struct cpu_fpu *f = &c->s.fpu;
 
 	f->fsw = (uint16_t)((f->fsw & ~cc) | (sw & (cc | FSW_EXCEPTIONS)));
-	if (unlikely(sw & FSW_ES))
+	if (unlikely(sw & FSW_ES)) {
 		f->fsw |= FSW_ES | FSW_B;
+		x87_note_operand(c, op);
+	}
 }
 
 /* An unmasked exception that keeps a register result, a memory result, from being stored. */
@@ -121,7 +121,7 @@ static inline bool x87_stops_store(const struct soft_cpu *c, uint16_t sw)
  * Stack overflow or underflow: flags are set; true: masked, go on with the
  * default NaN as the result.
  */
-bool x87_stack_fault(struct soft_cpu *c, bool overflow);
+bool x87_stack_fault(struct soft_cpu *c, const struct soft_op *op, bool overflow);
 void x87_default_nan(void *to);
 
 static inline void x87_pops(struct soft_cpu *c, unsigned n)

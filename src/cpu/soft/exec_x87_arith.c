@@ -4,7 +4,7 @@
 /* An operand is missing: the default NaN is the result, if that is masked. */
 static __attribute__((noinline, cold)) OP_FN(arith_empty)
 {
-	if (x87_stack_fault(c, false)) {
+	if (x87_stack_fault(c, op, false)) {
 		x87_default_nan(x87_st(c, op->dst));
 		x87_set_valid(c, op->dst);
 		x87_pops(c, op->size);
@@ -32,7 +32,7 @@ static OP_FN(name##_st)								\
 		     : "=a"(sw), "=m"(X87_M10(c->fp_tmp))			\
 		     : "m"(X87_M10(x87_st(c, op->src))), "m"(X87_M10(d)));	\
 	x87_host_leave(c);							\
-	x87_take_flags(c, sw, FSW_C1);						\
+	x87_take_flags(c, op, sw, FSW_C1);						\
 	if (x87_stops(c, sw))							\
 		NEXT(c, op);							\
 	x87_copy(d, c->fp_tmp);							\
@@ -42,7 +42,7 @@ static OP_FN(name##_st)								\
 
 static __attribute__((noinline, cold)) OP_FN(mem_empty)
 {
-	if (x87_stack_fault(c, false)) {
+	if (x87_stack_fault(c, op, false)) {
 		x87_default_nan(x87_st(c, 0));
 		x87_set_valid(c, 0);
 	}
@@ -60,7 +60,7 @@ static OP_FN(name##_##suffix)							\
 										\
 	X87_GUARD(c, op);							\
 	v = soft_ld##bits(c, op, lin);						\
-	x87_note_mem(c, op, lin);						\
+	x87_note(c, op);						\
 	if (unlikely(x87_empty(c, 0)))						\
 		return mem_empty(c, op);					\
 	d = x87_st(c, 0);							\
@@ -70,7 +70,7 @@ static OP_FN(name##_##suffix)							\
 		     : "=a"(sw), "=m"(X87_M10(c->fp_tmp))			\
 		     : "m"(X87_M10(d)), "m"(*(simd_m##size *)c->fp_tmp));	\
 	x87_host_leave(c);							\
-	x87_take_flags(c, sw, FSW_C1);						\
+	x87_take_flags(c, op, sw, FSW_C1);						\
 	if (x87_stops(c, sw))							\
 		NEXT(c, op);							\
 	x87_copy(d, c->fp_tmp);							\
@@ -95,7 +95,7 @@ ARITH(divr)
 /* Operands missing: unordered. */
 static __attribute__((noinline, cold)) OP_FN(compare_empty)
 {
-	bool masked = x87_stack_fault(c, false);
+	bool masked = x87_stack_fault(c, op, false);
 
 	c->s.fpu.fsw |= FSW_C0 | FSW_C2 | FSW_C3;
 	if (masked)
@@ -106,7 +106,7 @@ static __attribute__((noinline, cold)) OP_FN(compare_empty)
 /* The host says what the condition codes are, also when the exception is unmasked. */
 static inline void compare_done(struct soft_cpu *c, const struct soft_op *op, uint16_t sw)
 {
-	x87_take_flags(c, sw, FSW_CC);
+	x87_take_flags(c, op, sw, FSW_CC);
 	if (!x87_stops(c, sw))
 		x87_pops(c, op->size);
 }
@@ -141,7 +141,7 @@ static OP_FN(com_##suffix)							\
 										\
 	X87_GUARD(c, op);							\
 	v = soft_ld##bits(c, op, lin);						\
-	x87_note_mem(c, op, lin);						\
+	x87_note(c, op);						\
 	if (unlikely(x87_empty(c, 0)))						\
 		return compare_empty(c, op);					\
 	store##bits(c->fp_tmp, v);						\
@@ -188,14 +188,14 @@ OP_FN(x87_fxam)
 			     : "=a"(sw) : "m"(X87_M10(x87_st(c, 0))));
 		sw &= FSW_CC;
 	}
-	x87_take_flags(c, sw, FSW_CC);
+	x87_take_flags(c, op, sw, FSW_CC);
 	NEXT(c, op);
 }
 
 static __attribute__((noinline, cold)) OP_FN(comi_empty)
 {
 	c->cc = CC_ONE | CC_ZF | CC_PF | CC_CF;
-	if (x87_stack_fault(c, false))
+	if (x87_stack_fault(c, op, false))
 		x87_pops(c, op->size);
 	NEXT(c, op);
 }
@@ -218,7 +218,7 @@ OP_FN(x87_##name)								\
 		     : "m"(X87_M10(x87_st(c, op->src))), "m"(X87_M10(x87_st(c, 0))) \
 		     : "cc");							\
 	x87_host_leave(c);							\
-	x87_take_flags(c, sw, 0);						\
+	x87_take_flags(c, op, sw, 0);						\
 	c->cc = (uint16_t)((flags & (CC_ZF | CC_PF | CC_CF)) | CC_ONE);		\
 	if (!x87_stops(c, sw))							\
 		x87_pops(c, op->size);						\

@@ -128,12 +128,11 @@ static struct env_pointers env_pointers(const struct soft_cpu *c, bool wide)
 	const struct cpu_fpu *f = &c->s.fpu;
 	uint32_t ip = (uint32_t)f->fip, dp = (uint32_t)f->fdp;
 
+	/* The selectors are zero; see fxstate.c. */
 	if (!real_format(c))
-		return (struct env_pointers){ ip, f->fcs | (wide ? (uint32_t)f->fop << 16 : 0),
-					      dp, f->fds | (wide ? 0xffff0000u : 0) };
-	/* Linear addresses: 15:0 and, shifted, the rest. */
-	ip += (uint32_t)f->fcs << 4;
-	dp += (uint32_t)f->fds << 4;
+		return (struct env_pointers){ ip, wide ? (uint32_t)f->fop << 16 : 0,
+					      dp, wide ? 0xffff0000u : 0 };
+	/* Bits 15:0 and, shifted, the rest. */
 	return (struct env_pointers){ (ip & 0xffff) | (wide ? 0xffff0000u : 0),
 				      ip >> 16 << 12 | f->fop,
 				      (dp & 0xffff) | (wide ? 0xffff0000u : 0), dp >> 16 << 12 };
@@ -158,18 +157,16 @@ static void get_pointers(struct soft_cpu *c, const uint32_t *v, bool wide)
 {
 	struct cpu_fpu *f = &c->s.fpu;
 
+	f->fcs = f->fds = 0;
 	if (!real_format(c)) {
 		f->fip = v[3];
-		f->fcs = (uint16_t)v[4];
 		f->fop = wide ? v[4] >> 16 & 0x7ff : 0;
 		f->fdp = v[5];
-		f->fds = (uint16_t)v[6];
 		return;
 	}
 	f->fip = (v[3] & 0xffff) | (v[4] & 0x0ffff000) << 4;
 	f->fdp = (v[5] & 0xffff) | (v[6] & 0x0ffff000) << 4;
 	f->fop = v[4] & 0x7ff;
-	f->fcs = f->fds = 0;
 }
 
 static void get_env(struct soft_cpu *c, const uint8_t *p, bool wide)

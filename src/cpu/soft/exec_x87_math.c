@@ -6,10 +6,10 @@
  * undefined; these are a real one's: C2 is cleared by a stack fault where it has a
  * meaning, and FPREM gives no quotient bits when its result is a NaN or is not stored.
  */
-static bool fault(struct soft_cpu *c, bool overflow, uint16_t cc)
+static bool fault(struct soft_cpu *c, const struct soft_op *op, bool overflow, uint16_t cc)
 {
 	c->s.fpu.fsw &= (uint16_t)~(cc & FSW_C2);
-	return x87_stack_fault(c, overflow);
+	return x87_stack_fault(c, op, overflow);
 }
 
 static inline uint16_t remainder_cc(const struct soft_cpu *c, uint16_t sw, uint16_t cc)
@@ -36,7 +36,7 @@ OP_FN(x87_##name)								\
 	X87_GUARD(c, op);							\
 	x87_note(c, op);							\
 	if (unlikely(x87_empty(c, 0))) {					\
-		if (fault(c, false, cc))						\
+		if (fault(c, op, false, cc))						\
 			result_nan(c, 0);					\
 		NEXT(c, op);							\
 	}									\
@@ -45,7 +45,7 @@ OP_FN(x87_##name)								\
 	asm volatile("fldt %2\n\t" #name "\n\tfnstsw %0\n\tfnclex\n\tfstpt %1"	\
 		     : "=a"(sw), "=m"(X87_M10(c->fp_tmp)) : "m"(X87_M10(d)));	\
 	x87_host_leave(c);							\
-	x87_take_flags(c, sw, cc);						\
+	x87_take_flags(c, op, sw, cc);						\
 	if (!x87_stops(c, sw))							\
 		x87_copy(d, c->fp_tmp);						\
 	NEXT(c, op);								\
@@ -67,7 +67,7 @@ OP_FN(x87_##name)								\
 	X87_GUARD(c, op);							\
 	x87_note(c, op);							\
 	if (unlikely(x87_empty(c, 0) || x87_empty(c, 1))) {			\
-		if (fault(c, false, cc))						\
+		if (fault(c, op, false, cc))						\
 			result_nan(c, 0);					\
 		NEXT(c, op);							\
 	}									\
@@ -78,7 +78,7 @@ OP_FN(x87_##name)								\
 		     : "=a"(sw), "=m"(X87_M10(c->fp_tmp))			\
 		     : "m"(X87_M10(x87_st(c, 1))), "m"(X87_M10(d)));		\
 	x87_host_leave(c);							\
-	x87_take_flags(c, sw, remainder_cc(c, sw, cc));						\
+	x87_take_flags(c, op, sw, remainder_cc(c, sw, cc));						\
 	if (!x87_stops(c, sw))							\
 		x87_copy(d, c->fp_tmp);						\
 	NEXT(c, op);								\
@@ -97,7 +97,7 @@ OP_FN(x87_##name)								\
 	X87_GUARD(c, op);							\
 	x87_note(c, op);							\
 	if (unlikely(x87_empty(c, 0) || x87_empty(c, 1))) {			\
-		if (fault(c, false, 0)) {					\
+		if (fault(c, op, false, 0)) {					\
 			result_nan(c, 1);					\
 			x87_pop(c);						\
 		}								\
@@ -109,7 +109,7 @@ OP_FN(x87_##name)								\
 		     : "m"(X87_M10(x87_st(c, 1))), "m"(X87_M10(x87_st(c, 0))));	\
 	x87_host_drop();							\
 	x87_host_leave(c);							\
-	x87_take_flags(c, sw, FSW_C1);						\
+	x87_take_flags(c, op, sw, FSW_C1);						\
 	if (!x87_stops(c, sw)) {						\
 		x87_copy(x87_st(c, 1), c->fp_tmp);				\
 		x87_pop(c);							\
@@ -125,7 +125,7 @@ BINARY_POP(fpatan)
 static __attribute__((noinline, cold)) const struct soft_op *
 two_results_fault(struct soft_cpu *c, const struct soft_op *op, uint16_t cc)
 {
-	if (fault(c, !x87_empty(c, 0), cc)) {
+	if (fault(c, op, !x87_empty(c, 0), cc)) {
 		result_nan(c, 0);
 		x87_default_nan(x87_push(c));
 	}
@@ -156,7 +156,7 @@ OP_FN(x87_##name)								\
 		asm volatile("fstpt %0\n\tfstpt %1"				\
 			     : "=m"(X87_M10(x87_push(c))), "=m"(X87_M10(d)));	\
 	x87_host_leave(c);							\
-	x87_take_flags(c, sw, cc);						\
+	x87_take_flags(c, op, sw, cc);						\
 	NEXT(c, op);								\
 }
 TWO_RESULTS(fptan, FSW_C1 | FSW_C2, FSW_C2)

@@ -1,13 +1,16 @@
 /* x87 loads, stores and moves between registers. */
 #include "cpu/soft/exec_x87.h"
 
-bool x87_stack_fault(struct soft_cpu *c, bool overflow)
+bool x87_stack_fault(struct soft_cpu *c, const struct soft_op *op, bool overflow)
 {
 	struct cpu_fpu *f = &c->s.fpu;
 
 	f->fsw = (uint16_t)((f->fsw & ~FSW_C1) | FSW_IE | FSW_SF | (overflow ? FSW_C1 : 0));
 	x87_update_summary(c);
-	return f->fcw & FSW_IE;
+	if (f->fcw & FSW_IE)
+		return true;
+	x87_note_operand(c, op);
+	return false;
 }
 
 void x87_default_nan(void *to)
@@ -18,7 +21,7 @@ void x87_default_nan(void *to)
 
 static __attribute__((noinline, cold)) OP_FN(push_fault)
 {
-	if (x87_stack_fault(c, true))
+	if (x87_stack_fault(c, op, true))
 		x87_default_nan(x87_push(c));
 	NEXT(c, op);
 }
@@ -38,7 +41,7 @@ OP_FN(x87_##name)								\
 										\
 	X87_GUARD(c, op);							\
 	v = soft_ld##bits(c, op, lin);						\
-	x87_note_mem(c, op, lin);						\
+	x87_note(c, op);						\
 	if (unlikely(!x87_empty(c, 7)))						\
 		return push_fault(c, op);					\
 	store##bits(c->fp_tmp, v);						\
@@ -50,7 +53,7 @@ OP_FN(x87_##name)								\
 	else									\
 		asm volatile("fstpt %0" : "=m"(X87_M10(x87_push(c))));		\
 	x87_host_leave(c);							\
-	x87_take_flags(c, sw, FSW_C1);						\
+	x87_take_flags(c, op, sw, FSW_C1);						\
 	NEXT(c, op);								\
 }
 FLD_MEM(fld_m32, "flds", 32, 4)
@@ -62,12 +65,11 @@ FLD_MEM(fild_m64, "fildll", 64, 8)
 /* No conversion, no exception (SDM vol. 1, 8.5.1.2: SNaN and denormals load as they are). */
 OP_FN(x87_fld_m80)
 {
-	uint64_t lin = soft_ea(c, op);
 	const void *v;
 
 	X87_GUARD(c, op);
 	v = simd_src(c, op, 10);
-	x87_note_mem(c, op, lin);
+	x87_note(c, op);
 	if (unlikely(!x87_empty(c, 7)))
 		return push_fault(c, op);
 	x87_copy(x87_push(c), v);
@@ -77,12 +79,11 @@ OP_FN(x87_fld_m80)
 
 OP_FN(x87_fbld)
 {
-	uint64_t lin = soft_ea(c, op);
 	const void *v;
 
 	X87_GUARD(c, op);
 	v = simd_src(c, op, 10);
-	x87_note_mem(c, op, lin);
+	x87_note(c, op);
 	if (unlikely(!x87_empty(c, 7)))
 		return push_fault(c, op);
 	asm volatile("fbld %1\n\tfstpt %0\n\tfnclex"
@@ -121,7 +122,7 @@ OP_FN(x87_fld_st)
 	x87_note(c, op);
 	if (unlikely(x87_empty(c, op->src))) {
 		/* Underflow comes before overflow. */
-		if (x87_stack_fault(c, false))
+		if (x87_stack_fault(c, op, false))
 			x87_default_nan(x87_push(c));
 		NEXT(c, op);
 	}
@@ -142,8 +143,8 @@ store_empty(struct soft_cpu *c, const struct soft_op *op, uint64_t lin, const vo
 {
 	if (c->s.fpu.fcw & FSW_IE)
 		soft_store_bytes(c, op, lin, indefinite, size);
-	x87_note_mem(c, op, lin);
-	if (x87_stack_fault(c, false))
+	x87_note(c, op);
+	if (x87_stack_fault(c, op, false))
 		x87_pops(c, op->size);
 	return op + 1;
 }
@@ -179,8 +180,8 @@ OP_FN(x87_##name)								\
 	stop = x87_stops_store(c, sw);						\
 	if (likely(!stop))							\
 		soft_st##bits(c, op, lin, load##bits(c->fp_tmp));		\
-	x87_note_mem(c, op, lin);						\
-	x87_take_flags(c, sw, FSW_C1);						\
+	x87_note(c, op);						\
+	x87_take_flags(c, op, sw, FSW_C1);						\
 	if (likely(!stop))							\
 		x87_pops(c, op->size);						\
 	NEXT(c, op);								\
@@ -202,7 +203,7 @@ OP_FN(x87_fstp_m80)
 	if (unlikely(x87_empty(c, 0)))
 		return store_empty(c, op, lin, indef_f80, 10);
 	soft_store_bytes(c, op, lin, x87_st(c, 0), 10);
-	x87_note_mem(c, op, lin);
+	x87_note(c, op);
 	c->s.fpu.fsw &= (uint16_t)~FSW_C1;
 	x87_pop(c);
 	NEXT(c, op);
@@ -225,8 +226,8 @@ OP_FN(x87_fbstp)
 	stop = x87_stops_store(c, sw);
 	if (!stop)
 		soft_store_bytes(c, op, lin, c->fp_tmp, 10);
-	x87_note_mem(c, op, lin);
-	x87_take_flags(c, sw, FSW_C1);
+	x87_note(c, op);
+	x87_take_flags(c, op, sw, FSW_C1);
 	if (!stop)
 		x87_pop(c);
 	NEXT(c, op);
@@ -243,7 +244,7 @@ OP_FN(x87_fst_st)
 	x87_note(c, op);
 	d = x87_st(c, op->src);
 	if (unlikely(x87_empty(c, 0))) {
-		if (!x87_stack_fault(c, false))
+		if (!x87_stack_fault(c, op, false))
 			NEXT(c, op);
 		x87_default_nan(d);
 	} else {
@@ -280,7 +281,7 @@ OP_FN(x87_fxch)
 	a = x87_st(c, 0);
 	b = x87_st(c, op->src);
 	if (unlikely(x87_empty(c, 0) || x87_empty(c, op->src))) {
-		if (!x87_stack_fault(c, false))
+		if (!x87_stack_fault(c, op, false))
 			NEXT(c, op);
 		if (x87_empty(c, 0))
 			x87_default_nan(a);
@@ -306,7 +307,7 @@ static OP_FN(name)								\
 	X87_GUARD(c, op);							\
 	x87_note(c, op);							\
 	if (unlikely(x87_empty(c, 0) || x87_empty(c, op->src))) {		\
-		if (x87_stack_fault(c, false)) {				\
+		if (x87_stack_fault(c, op, false)) {				\
 			x87_default_nan(x87_st(c, 0));				\
 			x87_set_valid(c, 0);					\
 		}								\
@@ -328,13 +329,13 @@ op_fn *const x87_fcmov[8] = {
 	fcmovb, fcmove, fcmovbe, fcmovu, fcmovnb, fcmovne, fcmovnbe, fcmovnu,
 };
 
-static bool sign_operand(struct soft_cpu *c)
+static bool sign_operand(struct soft_cpu *c, const struct soft_op *op)
 {
 	if (likely(!x87_empty(c, 0))) {
 		c->s.fpu.fsw &= (uint16_t)~FSW_C1;
 		return true;
 	}
-	if (x87_stack_fault(c, false)) {
+	if (x87_stack_fault(c, op, false)) {
 		x87_default_nan(x87_st(c, 0));
 		x87_set_valid(c, 0);
 	}
@@ -345,7 +346,7 @@ OP_FN(x87_fchs)
 {
 	X87_GUARD(c, op);
 	x87_note(c, op);
-	if (sign_operand(c))
+	if (sign_operand(c, op))
 		x87_st(c, 0)[9] ^= 0x80;
 	NEXT(c, op);
 }
@@ -354,7 +355,7 @@ OP_FN(x87_fabs)
 {
 	X87_GUARD(c, op);
 	x87_note(c, op);
-	if (sign_operand(c))
+	if (sign_operand(c, op))
 		x87_st(c, 0)[9] &= 0x7f;
 	NEXT(c, op);
 }

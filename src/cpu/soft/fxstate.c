@@ -2,12 +2,14 @@
  * FXSAVE, XSAVE and their kin; MXCSR; XCR0 (SDM vol. 1, 10.5 and 13).
  *
  * The x87 instruction and data pointers follow AMD's rule (APM vol. 2, 11.4.4):
- * FXSAVE and XSAVE store FOP, FIP, FCS, FDP and FDS when an unmasked exception
- * is pending (FSW.ES), and zeros otherwise; FXRSTOR and XRSTOR load them when
- * the image's FSW and FCW say that one is pending, and set them to zero
- * otherwise.  So they never leak from one task of the guest to another.
- * FNSTENV and FNSAVE report what is stored, which each x87 instruction sets
- * that is not a control instruction: offsets and selectors of the guest.
+ * FXSAVE and XSAVE store FOP, FIP and FDP when an unmasked exception is pending
+ * (FSW.ES), and zeros otherwise; FXRSTOR and XRSTOR load them when the image's
+ * FSW and FCW say that one is pending, and set them to zero otherwise.  So they
+ * never leak from one task of the guest to another.  FNSTENV and FNSAVE report
+ * what is stored.  FIP and FOP are set by each x87 instruction that is not a
+ * control instruction, FDP by one that raises an unmasked exception (the models
+ * announce that: CPUID 7, EBX bit 6).  They are offsets of the guest.  FCS and FDS
+ * are zero (CPUID 7, EBX bit 13).
  *
  * Components are x87 (0) and SSE (1).  XINUSE is a function of the state: x87
  * is in use unless FCW = 037FH, FSW = 0, all registers are empty and zero; SSE
@@ -21,6 +23,7 @@
 #define SSE	0x2u
 #define MXCSR_VALID 0xffffu
 #define MXCSR_INIT  0x1f80u
+#define CPUID_XGETBV1 0x4u	/* leaf 0xd.1, EAX */
 
 /* Image offsets (SDM vol. 1, 10.5.1 and 13.4). */
 #define FX_MXCSR	24
@@ -48,8 +51,8 @@ static void put_x87(const struct soft_cpu *c, uint8_t *p, bool wide)
 	p[4] = f->ftw;
 	if (pending) {
 		store16(p + 6, f->fop);
-		store64(p + 8, wide ? f->fip : (uint32_t)f->fip | (uint64_t)f->fcs << 32);
-		store64(p + 16, wide ? f->fdp : (uint32_t)f->fdp | (uint64_t)f->fds << 32);
+		store64(p + 8, wide ? f->fip : (uint32_t)f->fip);
+		store64(p + 16, wide ? f->fdp : (uint32_t)f->fdp);
 	}
 	for (i = 0; i < 8; i++) {
 		memset(p + FX_ST + 16 * i, 0, 16);
@@ -71,8 +74,6 @@ static void get_x87(struct soft_cpu *c, const uint8_t *p, bool wide)
 		f->fop = load16(p + 6) & 0x7ff;
 		f->fip = wide ? load64(p + 8) : load32(p + 8);
 		f->fdp = wide ? load64(p + 16) : load32(p + 16);
-		f->fcs = wide ? 0 : load16(p + 12);
-		f->fds = wide ? 0 : load16(p + 20);
 	}
 	for (i = 0; i < 8; i++) {
 		uint8_t *st = f->st[(x87_top(c) + i) & 7];
@@ -314,12 +315,13 @@ OP_FN(op_xrstor)
 
 OP_FN(op_xgetbv)
 {
-	uint32_t n = R32(c, SLOT(REG_RCX));
+	uint32_t n = R32(c, SLOT(REG_RCX)), leaf[4];
 	uint64_t v = c->s.xcr0;
 
 	if (!(c->s.cr4 & CR4_OSXSAVE))
 		soft_raise(c, op, EXC_UD);
-	if (n == 1)
+	soft_cpuid(c, 0xd, 1, leaf);
+	if (n == 1 && (leaf[0] & CPUID_XGETBV1))
 		v &= xinuse(c);
 	else if (n)
 		soft_raise_err(c, op, EXC_GP, 0);
