@@ -28,12 +28,13 @@
 #define PF_I	0x10u
 
 #define CODE_TLB_SIZE 256
+#define CODE_INVALID 2		/* no page */
 #define MMU_SETS 4
 
 enum access { ACCESS_READ, ACCESS_WRITE, ACCESS_EXEC };
 
 struct code_tlb_entry {
-	uint64_t tag;		/* linear page | 1 for user; TLB_INVALID */
+	uint64_t tag;		/* linear page | 1 for user; or CODE_INVALID */
 	uint64_t phys;
 	const uint8_t *host;
 };
@@ -64,10 +65,10 @@ static void set_clear(struct soft_mmu *m, struct tlb_set *s, bool global_too)
 			struct tlb_entry *t = &s->data[x][i];
 
 			if (global_too || !t->global)
-				t->rtag = t->wtag = TLB_INVALID;
+				t->rtag = t->wtag = TLB_INVALID((uint64_t)i << 12);
 		}
 	for (unsigned i = 0; i < CODE_TLB_SIZE; i++)
-		s->code[i].tag = TLB_INVALID;
+		s->code[i].tag = CODE_INVALID;
 	s->epoch = ++m->epochs;
 }
 
@@ -116,9 +117,9 @@ static void set_clear_page(struct soft_cpu *c, struct tlb_set *s, uint64_t lin)
 		struct tlb_entry *t = &s->data[x][(lin >> 12) & (TLB_SIZE - 1)];
 
 		if (t->rtag == page || t->wtag == page)
-			t->rtag = t->wtag = TLB_INVALID;
+			t->rtag = t->wtag = TLB_INVALID(lin);
 	}
-	s->code[(lin >> 12) & (CODE_TLB_SIZE - 1)].tag = TLB_INVALID;
+	s->code[(lin >> 12) & (CODE_TLB_SIZE - 1)].tag = CODE_INVALID;
 }
 
 void soft_tlb_flush_page(struct soft_cpu *c, uint64_t lin)
@@ -212,9 +213,9 @@ void soft_mmu_protect_code(struct soft_cpu *c, uint64_t phys_page)
 			for (unsigned n = 0; n < TLB_SIZE; n++) {
 				struct tlb_entry *t = &c->mmu->set[i].data[x][n];
 
-				if (t->wtag != TLB_INVALID &&
+				if ((t->wtag >> 12 & (TLB_SIZE - 1)) == n &&
 				    (uint8_t *)(t->wtag + t->addend) == page.write)
-					t->wtag = TLB_INVALID;
+					t->wtag = TLB_INVALID(t->wtag);
 			}
 }
 
@@ -488,7 +489,7 @@ static struct target translate(struct soft_cpu *c, const struct soft_op *op, uin
 			walk_allowed(c, &w, ACCESS_WRITE, context);
 
 	e->rtag = tag;
-	e->wtag = write_ok ? tag : TLB_INVALID;
+	e->wtag = write_ok ? tag : TLB_INVALID(tag);
 	e->addend = (uintptr_t)page.read - tag;
 	e->global = w.global;
 	return t;

@@ -103,14 +103,15 @@ struct soft_op {
 #define MODE_AC		0x1000	/* supervisor access to user pages allowed (EFLAGS.AC or no SMAP) */
 
 /*
- * TLB.  tag is the page's linear address, or TLB_INVALID; one compare
+ * TLB.  tag is the page's linear address, or that of a page which another entry
+ * serves (TLB_INVALID), so that no address at all matches it here; one compare
  * (lin - tag <= 4096 - size) covers a miss and a page crossing.  host = lin +
  * addend.  A write tag is present only while the page is dirty already, holds
  * no code and may be written by this privilege.
  */
 #define TLB_BITS	10
 #define TLB_SIZE	(1u << TLB_BITS)
-#define TLB_INVALID	0x8000000000000001ull	/* not canonical, not page aligned */
+#define TLB_INVALID(lin) (((lin) & ~0xfffull) ^ 0x1000)	/* for the entry of lin */
 
 struct tlb_entry {
 	uint64_t rtag, wtag;
