@@ -22,7 +22,7 @@ static const struct soft_op *mode_changed(struct soft_cpu *c, const struct soft_
 	uint64_t rip = soft_next_rip(c, op);
 
 	soft_update_mode(c);
-	return soft_leave(c, op, rip);
+	return soft_go_on(c, op, rip);
 }
 
 /* ---- CR0 ------------------------------------------------------------------ */
@@ -273,7 +273,7 @@ const struct soft_op *op_invlpg(struct soft_cpu *c, const struct soft_op *op)
 	soft_need_cpl0(c, op);
 	if (soft_canonical(lin))
 		soft_tlb_flush_page(c, lin);
-	return soft_leave(c, op, soft_next_rip(c, op));
+	return soft_go_on(c, op, soft_next_rip(c, op));
 }
 
 /* Register dst: the type. SDM vol. 2, INVPCID. */
@@ -293,7 +293,7 @@ const struct soft_op *op_invpcid(struct soft_cpu *c, const struct soft_op *op)
 	if (type == 0 && !soft_canonical(desc[1]))
 		gp0(c, op);
 	soft_tlb_invpcid(c, (unsigned)type, desc[0] & 0xfff, desc[1]);
-	return soft_leave(c, op, soft_next_rip(c, op));
+	return soft_go_on(c, op, soft_next_rip(c, op));
 }
 
 /* INVD and WBINVD: there are no caches that could differ from memory. */

@@ -8,7 +8,7 @@
 static const struct soft_op *far_done(struct soft_cpu *c, const struct soft_op *op, uint64_t rip)
 {
 	soft_update_mode(c);
-	return soft_leave(c, op, rip);
+	return soft_go_on(c, op, rip);
 }
 
 /* Real and virtual-8086 mode. */

@@ -30,7 +30,7 @@ static const struct soft_op *entered(struct soft_cpu *c, const struct soft_op *o
 	soft_interrupts_changed(c);
 	/* Here TF counts as it is after the instruction, not before it. */
 	c->sys.step = c->s.rflags & RFLAGS_TF;
-	return soft_leave(c, op, rip);
+	return soft_go_on(c, op, rip);
 }
 
 const struct soft_op *op_syscall(struct soft_cpu *c, const struct soft_op *op)

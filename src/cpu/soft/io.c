@@ -40,7 +40,7 @@ static uint16_t port_of(struct soft_cpu *c, const struct soft_op *op)
 
 static const struct soft_op *io_done(struct soft_cpu *c, const struct soft_op *op)
 {
-	return soft_leave(c, op, soft_next_rip(c, op));
+	return soft_go_on(c, op, soft_next_rip(c, op));
 }
 
 const struct soft_op *op_in(struct soft_cpu *c, const struct soft_op *op)

@@ -92,7 +92,7 @@ static const struct soft_op *far_ret_real(struct soft_cpu *c, const struct soft_
 	soft_set_segment(c, SEG_CS, &cs);
 	stack_commit(c, &st);
 	soft_update_mode(c);
-	return soft_leave(c, op, rip);
+	return soft_go_on(c, op, rip);
 }
 
 /* imm: bytes of parameters to release, on both stacks. */
@@ -116,7 +116,7 @@ const struct soft_op *op_far_ret(struct soft_cpu *c, const struct soft_op *op)
 	}
 	return_commit(c, op, &r, &st, op->size);
 	soft_update_mode(c);
-	return soft_leave(c, op, r.rip);
+	return soft_go_on(c, op, r.rip);
 }
 
 /* ---- IRET ----------------------------------------------------------------- */
@@ -152,7 +152,7 @@ static const struct soft_op *iret_done(struct soft_cpu *c, const struct soft_op 
 	soft_set_rflags(c, (old & ~mask) | (flags & mask));
 	soft_update_mode(c);
 	soft_interrupts_changed(c);
-	return soft_leave(c, op, rip);
+	return soft_go_on(c, op, rip);
 }
 
 /* Real mode, and virtual-8086 mode with IOPL 3. */

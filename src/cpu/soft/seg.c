@@ -49,7 +49,9 @@ static const struct soft_op *segment_loaded(struct soft_cpu *c, const struct sof
 	if (c->mode & MODE_CS64 && seg != SEG_SS)
 		return op + 1;
 	soft_update_mode(c);
-	return soft_leave(c, op, soft_next_rip(c, op));
+	if (c->s.ss_shadow)
+		return soft_leave(c, op, soft_next_rip(c, op));
+	return soft_go_on(c, op, soft_next_rip(c, op));
 }
 
 /* MOV and POP SS hold events off until the next instruction has run (6.8.3). */

@@ -80,7 +80,7 @@ const struct soft_op *op_popf(struct soft_cpu *c, const struct soft_op *op)
 	if (!((old ^ new) & (RFLAGS_TF | RFLAGS_AC | RFLAGS_IF)))
 		return op + 1;
 	soft_interrupts_changed(c);
-	return soft_leave(c, op, soft_next_rip(c, op));
+	return soft_go_on(c, op, soft_next_rip(c, op));
 }
 
 static const struct soft_op *set_ac(struct soft_cpu *c, const struct soft_op *op, bool ac)
@@ -90,7 +90,7 @@ static const struct soft_op *set_ac(struct soft_cpu *c, const struct soft_op *op
 	if (c->cpl != 0 || c->mode & MODE_VM86)
 		soft_raise(c, op, EXC_UD);
 	soft_set_rflags(c, ac ? f | RFLAGS_AC : f & ~(uint64_t)RFLAGS_AC);
-	return soft_leave(c, op, soft_next_rip(c, op));
+	return soft_go_on(c, op, soft_next_rip(c, op));
 }
 
 const struct soft_op *op_clac(struct soft_cpu *c, const struct soft_op *op)
@@ -232,7 +232,7 @@ const struct soft_op *op_wrmsr(struct soft_cpu *c, const struct soft_op *op)
 	soft_need_cpl0(c, op);
 	if (!soft_msr_write(c, op, (uint32_t)c->r[REG_RCX], v))
 		gp0(c, op);
-	return soft_leave(c, op, soft_next_rip(c, op));
+	return soft_go_on(c, op, soft_next_rip(c, op));
 }
 
 /* There is no cache to flush; the address is checked as for a load. */

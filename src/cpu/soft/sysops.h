@@ -29,6 +29,25 @@ extern op_fn op_rdtsc, op_rdtscp, op_rdpmc, op_cpuid, op_rdrand, op_rdmsr, op_wr
 /* io.c */
 extern op_fn op_in, op_out, op_ins, op_outs;
 
+/*
+ * Ends the block as soft_leave does, and goes on with the next one if it is
+ * known; its head looks at the budget and at what is asked for.  Not where the run
+ * loop must have a look first: HLT, an interrupt shadow, a debug trap.
+ */
+static inline const struct soft_op *soft_go_on(struct soft_cpu *c, const struct soft_op *op,
+					       uint64_t rip)
+{
+	const struct soft_op *head;
+
+	soft_leave(c, op, rip);
+	if (unlikely(c->stepping))
+		return NULL;
+	head = soft_jump_find(c, rip);
+	if (head)
+		c->r[SLOT_IPBASE] = rip - head->ip;
+	return head;
+}
+
 /* RFLAGS bits that POPF and IRET of this operand size may change at this CPL and IOPL. */
 uint64_t soft_flags_writable(const struct soft_cpu *c, unsigned size);
 
