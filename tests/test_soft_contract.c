@@ -329,7 +329,7 @@ static void control_registers(void **state)
 	assert_int_equal(run_op(op_smsw, (struct soft_op){ 0 }), -1);
 	assert_int_equal(cpu->r[REG_RAX], cpu->s.cr0);
 	protected_mode(0);
-	R16(cpu, SLOT(REG_RAX)) = 0;
+	store16(&cpu->r[REG_RAX], 0);
 	assert_int_equal(run_op(op_lmsw, (struct soft_op){ 0 }), -1);
 	assert_true(cpu->s.cr0 & CR0_PE);
 	/* Long mode without PAE, or with a 16-bit TSS. */

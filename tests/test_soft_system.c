@@ -158,7 +158,7 @@ static void real_mode(void **state)
 static void real_mode_segments(void **state)
 {
 	soft_reset(cpu, false);
-	R16(cpu, SLOT(REG_RAX)) = 0xb800;
+	store16(&cpu->r[REG_RAX], 0xb800);
 	cpu->s.seg[SEG_ES].limit = 0xffffffff;		/* as protected mode left it */
 	assert_int_equal(run_op(op_mov_to_seg, (struct soft_op){ .dst = SEG_ES }), -1);
 	assert_int_equal(cpu->s.seg[SEG_ES].base, 0xb8000);
@@ -456,7 +456,7 @@ static void segment_loads(void **state)
 
 	for (unsigned i = 0; i < ARRAY_SIZE(t); i++) {
 		protected_mode(t[i].cpl);
-		R16(cpu, SLOT(REG_RAX)) = t[i].sel;
+		store16(&cpu->r[REG_RAX], t[i].sel);
 		assert_int_equal(run_op(op_mov_to_seg, (struct soft_op){ .dst = t[i].seg }),
 				 t[i].vector);
 		if (t[i].vector < 0)
@@ -466,7 +466,7 @@ static void segment_loads(void **state)
 	/* The accessed bit, in memory and in the register. */
 	protected_mode(0);
 	seg_desc(DATA0, 0, 0xfffff, 0xc092);
-	R16(cpu, SLOT(REG_RAX)) = DATA0;
+	store16(&cpu->r[REG_RAX], DATA0);
 	assert_int_equal(run_op(op_mov_to_seg, (struct soft_op){ .dst = SEG_ES }), -1);
 	assert_int_equal(ram[GDT + DATA0 + 5], 0x93);
 	assert_int_equal(cpu->s.seg[SEG_ES].attr, 0xc093);
@@ -475,19 +475,19 @@ static void segment_loads(void **state)
 static void system_segments(void **state)
 {
 	protected_mode(0);
-	R16(cpu, SLOT(REG_RAX)) = LDT_SEL;
+	store16(&cpu->r[REG_RAX], LDT_SEL);
 	assert_int_equal(run_op(op_lldt, (struct soft_op){ 0 }), -1);
 	assert_int_equal(cpu->s.seg[SEG_LDTR].base, LDT);
 	/* A selector of the LDT. */
 	store64(ram + LDT + 8, load64(ram + GDT + DATA0));
-	R16(cpu, SLOT(REG_RAX)) = 0x0c;
+	store16(&cpu->r[REG_RAX], 0x0c);
 	assert_int_equal(run_op(op_mov_to_seg, (struct soft_op){ .dst = SEG_ES }), -1);
 	assert_int_equal(run_op(op_lldt, (struct soft_op){ 0 }), EXC_GP);
-	R16(cpu, SLOT(REG_RAX)) = TSS32_B;
+	store16(&cpu->r[REG_RAX], TSS32_B);
 	assert_int_equal(run_op(op_ltr, (struct soft_op){ 0 }), -1);
 	assert_int_equal(tss_type(TSS32_B), SYS_TSS32_BUSY);
 	assert_int_equal(run_op(op_ltr, (struct soft_op){ 0 }), EXC_GP);
-	R16(cpu, SLOT(REG_RAX)) = 0;
+	store16(&cpu->r[REG_RAX], 0);
 	assert_int_equal(run_op(op_ltr, (struct soft_op){ 0 }), EXC_GP);
 	assert_int_equal(run_op(op_lldt, (struct soft_op){ 0 }), -1);
 	assert_true(cpu->s.seg[SEG_LDTR].unusable);
