@@ -1,132 +1,9 @@
 /*
  * SSE, MMX and x87 of the soft processor against the host's own: each
  * instruction is executed by both on the same random and awkward operands, and
- * everything that it can change is compared.  Then what the host cannot show:
- * pending exceptions, images, control bits.
+ * everything that it can change is compared.
  */
-/* With all of GNU, <ucontext.h> takes the names REG_*. */
-#undef _GNU_SOURCE
-#define _DEFAULT_SOURCE
-
-#include <setjmp.h>
-#include <signal.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdlib.h>
-#include <sys/mman.h>
-#include <ucontext.h>
-
-#include <cmocka.h>
-
-#include "cpu/soft/exec_x87.h"
-#include "cpu/soft/simd_special.h"
-#include "vm/vm.h"
-
-/* ---- What the handlers call ------------------------------------------------- */
-
-#define LIN	0x10000ull
-#define PAGE	4096u
-
-static struct soft_cpu *cpu;
-static struct tlb_entry tlb[TLB_SIZE];
-static _Alignas(4096) uint8_t guest_page[PAGE];
-static sigjmp_buf raised;
-static unsigned raised_vector;
-static bool xgetbv1 = true;
-
-_Noreturn void soft_raise(struct soft_cpu *c, const struct soft_op *op, unsigned vector)
-{
-	raised_vector = vector;
-	siglongjmp(raised, 1);
-}
-
-_Noreturn void soft_raise_err(struct soft_cpu *c, const struct soft_op *op, unsigned vector,
-			      uint32_t error)
-{
-	soft_raise(c, op, vector);
-}
-
-static void *place(struct soft_cpu *c, const struct soft_op *op, uint64_t lin, unsigned size)
-{
-	if (lin < LIN || lin + size > LIN + PAGE)
-		soft_raise(c, op, EXC_PF);
-	return guest_page + (lin - LIN);
-}
-
-void soft_load_bytes(struct soft_cpu *c, const struct soft_op *op, uint64_t lin, void *buf,
-		     unsigned size)
-{
-	memcpy(buf, place(c, op, lin, size), size);
-}
-
-void soft_store_bytes(struct soft_cpu *c, const struct soft_op *op, uint64_t lin,
-		      const void *buf, unsigned size)
-{
-	memcpy(place(c, op, lin, size), buf, size);
-}
-
-void soft_check_write(struct soft_cpu *c, const struct soft_op *op, uint64_t lin, unsigned size)
-{
-	place(c, op, lin, size);
-}
-
-uint64_t soft_load(struct soft_cpu *c, const struct soft_op *op, uint64_t lin, unsigned size)
-{
-	uint64_t v = 0;
-
-	soft_load_bytes(c, op, lin, &v, size);
-	return v;
-}
-
-uint64_t soft_load_slow(struct soft_cpu *c, const struct soft_op *op, uint64_t lin, unsigned size)
-{
-	return soft_load(c, op, lin, size);
-}
-
-void soft_store_slow(struct soft_cpu *c, const struct soft_op *op, uint64_t lin, unsigned size,
-		     uint64_t v)
-{
-	soft_store_bytes(c, op, lin, &v, size);
-}
-
-uint64_t soft_seg_lin(struct soft_cpu *c, const struct soft_op *op, unsigned seg, uint64_t off,
-		      unsigned size, bool write)
-{
-	return off;
-}
-
-void soft_update_mode(struct soft_cpu *c)
-{
-	c->mode &= ~MODE_FPSTRICT;
-	if ((c->s.fpu.mxcsr & 0x1f80) != 0x1f80)
-		c->mode |= MODE_FPSTRICT;
-}
-
-void soft_cpuid(struct soft_cpu *c, uint32_t leaf, uint32_t sub, uint32_t out[4])
-{
-	out[0] = xgetbv1 ? 7 : 3;
-}
-
-const struct soft_op *op_ud(struct soft_cpu *c, const struct soft_op *op)
-{
-	soft_raise(c, op, EXC_UD);
-}
-
-uint8_t soft_slot_of(ZydisRegister reg)
-{
-	if (reg >= ZYDIS_REGISTER_AX && reg <= ZYDIS_REGISTER_R15W)
-		return SLOT(reg - ZYDIS_REGISTER_AX);
-	if (reg >= ZYDIS_REGISTER_EAX && reg <= ZYDIS_REGISTER_R15D)
-		return SLOT(reg - ZYDIS_REGISTER_EAX);
-	if (reg >= ZYDIS_REGISTER_RAX && reg <= ZYDIS_REGISTER_R15)
-		return SLOT(reg - ZYDIS_REGISTER_RAX);
-	return SLOT(SLOT_ZERO);
-}
-
-uint8_t soft_reg_number(ZydisRegister reg)
-{
-	return reg == ZYDIS_REGISTER_DS ? SEG_DS : (uint8_t)ZydisRegisterGetId(reg);
-}
+#include "soft_fpu.h"
 
 /* ---- Random operands ----------------------------------------------------------- */
 
@@ -185,7 +62,8 @@ static void awkward80(uint8_t *p)
 	};
 	static const uint16_t exp[] = {
 		0, 0, 1, 0x3fff, 0x3ffe, 0x4000, 0x3fbf, 0x403d, 0x403e, 0x403f, 0x7ffe, 0x7fff,
-		0x7fff, 0x400e, 0x401e, 0x3f81, 0x3c01, 0x407f, 0x43ff, 0x3f80, 0x3c00, 0x1fff, 0x5fff,
+		0x7fff, 0x400e, 0x401e, 0x3f81, 0x3c01, 0x407f, 0x43ff, 0x3f80, 0x3c00, 0x1fff,
+		0x5fff,
 	};
 
 	store64(p, rnd() % 2 ? sig[rnd() % ARRAY_SIZE(sig)] : rnd() | 1ull << 63);
@@ -237,13 +115,6 @@ static void on_sigfpe(int sig, siginfo_t *info, void *context)
 	siglongjmp(trapped, 1);
 }
 
-static void host_fpu_default(void)
-{
-	static const uint32_t mxcsr = 0x1f80;
-
-	asm volatile("fninit\n\tldmxcsr %0" : : "m"(mxcsr));
-}
-
 static _Alignas(64) uint8_t host_mem[1024];
 
 /* False: it trapped; then the state before it, with its MXCSR, is in n->out. */
@@ -266,27 +137,7 @@ static bool run_native(struct native *n, const uint8_t *insn, unsigned len)
 	return ok;
 }
 
-/* ---- The soft processor -------------------------------------------------------------- */
-
-static const struct soft_op *op_stop(struct soft_cpu *c, const struct soft_op *op)
-{
-	return NULL;
-}
-
-static void image_to_cpu(const uint8_t *in)
-{
-	struct cpu_fpu *f = &cpu->s.fpu;
-	unsigned i;
-
-	memset(f, 0, sizeof *f);
-	f->fcw = load16(in);
-	f->fsw = load16(in + 2);
-	f->ftw = in[4];
-	f->mxcsr = load32(in + 24);
-	for (i = 0; i < 8; i++)
-		memcpy(x87_st(cpu, i), in + 32 + 16 * i, 10);
-	memcpy(f->xmm, in + 160, 256);
-}
+/* ---- Comparing ------------------------------------------------------------------------ */
 
 static void cpu_to_image(uint8_t *out)
 {
@@ -302,83 +153,6 @@ static void cpu_to_image(uint8_t *out)
 		memcpy(out + 32 + 16 * i, x87_st(cpu, i), 10);
 	memcpy(out + 160, f->xmm, 256);
 }
-
-static unsigned host_dirty, tried;
-
-struct decoded {
-	ZydisDecodedInstruction insn;
-	ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
-	struct soft_decode d;
-	struct soft_op ops[4];
-};
-
-/* Decodes as the core does, for memory operands at [rsi]. False: not ours or not an instruction. */
-static bool decode(struct decoded *x, const uint8_t *insn, unsigned len)
-{
-	ZydisDecoder z;
-	struct soft_op op = { .base = SLOT(SLOT_ZERO), .index = SLOT(SLOT_ZERO), .seg = SEG_DS };
-	unsigned i, n = 0;
-
-	ZydisDecoderInit(&z, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
-	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&z, insn, len, &x->insn, x->op)) ||
-	    x->insn.length != len)
-		return false;
-	memset(&x->d, 0, sizeof x->d);
-	x->d.c = cpu;
-	x->d.mode = cpu->mode;
-	x->d.insn = &x->insn;
-	x->d.op = x->op;
-	x->d.opsize = x->insn.operand_width / 8;
-	x->d.mem = -1;
-	for (i = 0; i < x->insn.operand_count_visible; i++)
-		if (x->op[i].type == ZYDIS_OPERAND_TYPE_MEMORY)
-			x->d.mem = (int)i;
-	if (x->d.mem >= 0) {
-		op.base = soft_slot_of(x->op[x->d.mem].mem.base);
-		op.flags = OPF_MEM;
-	}
-	op.len = (uint8_t)len;
-	op.size = (uint8_t)x->d.opsize;
-	if (!soft_decode_sse(&x->d, &op) && !soft_decode_x87(&x->d, &op))
-		return false;
-	if (x->d.before.fn)
-		x->ops[n++] = x->d.before;
-	x->ops[n++] = op;
-	if (x->d.after.fn)
-		x->ops[n++] = x->d.after;
-	x->ops[n] = (struct soft_op){ .fn = op_stop };
-	return true;
-}
-
-/* The host's x87 as the handlers have to leave it: empty, default control word, no exception. */
-static void note_host_x87(void)
-{
-	struct { uint32_t cw, sw, tag, rest[4]; } env;
-
-	asm volatile("fnstenv %0" : "=m"(env));
-	if ((env.cw & 0xffff) != FCW_INIT || (env.tag & 0xffff) != 0xffff || (env.sw & 0xbf))
-		host_dirty++;
-}
-
-/* Runs it. False: it raised raised_vector. */
-static bool run_soft(const struct decoded *x)
-{
-	const struct soft_op *volatile op = x->ops;
-	volatile bool ok = false;
-
-	soft_mxcsr_load(cpu);
-	if (sigsetjmp(raised, 0) == 0) {
-		while (op)
-			op = op->fn(cpu, op);
-		ok = true;
-	}
-	soft_mxcsr_sync(cpu);
-	note_host_x87();
-	host_fpu_default();
-	return ok;
-}
-
-/* ---- Comparing ------------------------------------------------------------------------ */
 
 static void random_state(struct native *n, bool unmask_x87, bool unmask_sse)
 {
@@ -408,8 +182,8 @@ static void random_state(struct native *n, bool unmask_x87, bool unmask_sse)
 		awkward80(n->in + 32 + 16 * i);
 	for (i = 0; i < 32; i++)
 		store64(n->in + 160 + 8 * i, awkward64());
-	store32(n->in + 24, (uint32_t)(0x1f80 | (rnd() & 0x6000) | (rnd() % 4 ? 0 : rnd() & 0x8040) |
-				       (rnd() & 0x3f)));
+	store32(n->in + 24, (uint32_t)(0x1f80 | (rnd() & 0x6000) | (rnd() & 0x3f) |
+				       (rnd() % 4 ? 0 : rnd() & 0x8040)));
 	if (unmask_sse)
 		store32(n->in + 24, load32(n->in + 24) & ~(uint32_t)(rnd() & 0x1f80) & ~0x3fu);
 	n->rax = rnd() % 2 ? rnd() : rnd() % 40 - 20;
@@ -445,7 +219,7 @@ static void state_to_cpu(const struct native *n)
  */
 static unsigned fsw_high = 0xff;
 
-static unsigned failures, same;
+static unsigned failures, same, tried;
 static ZydisMnemonic last;
 
 static void explain(const char *what, const struct decoded *x, const uint8_t *insn,
@@ -464,7 +238,8 @@ static void explain(const char *what, const struct decoded *x, const uint8_t *in
 	ZydisFormatterInit(&f, ZYDIS_FORMATTER_STYLE_INTEL);
 	ZydisFormatterFormatInstruction(&f, &x->insn, x->op, x->insn.operand_count_visible, text,
 					sizeof text, 0, NULL);
-	print_error("%s: %s differ at %u; fcw %04x fsw %04x ftw %02x mxcsr %04x -> host fsw %04x ftw %02x mxcsr %04x, soft fsw %04x ftw %02x mxcsr %04x\n",
+	print_error("%s: %s differ at %u; fcw %04x fsw %04x ftw %02x mxcsr %04x -> "
+		    "host fsw %04x ftw %02x mxcsr %04x, soft fsw %04x ftw %02x mxcsr %04x\n",
 		    text, what, at, load16(n->in), load16(n->in + 2), n->in[4],
 		    load32(n->in + 24), load16(n->out + 2), n->out[4], load32(n->out + 24),
 		    load16(soft + 2), soft[4], load32(soft + 24));
@@ -476,8 +251,8 @@ static void explain(const char *what, const struct decoded *x, const uint8_t *in
 			    load64(p + a + 8), load64(p + a));
 	}
 	print_error("  st0 %04x:%016lx st1 %04x:%016lx mem %016lx %016lx\n", load16(n->in + 40),
-		    load64(n->in + 32), load16(n->in + 56), load64(n->in + 48), load64(host_mem + 8),
-		    load64(host_mem));
+		    load64(n->in + 32), load16(n->in + 56), load64(n->in + 48),
+		    load64(host_mem + 8), load64(host_mem));
 }
 
 /* FIP, FDP and FOP are not the same thing on the host; RSVD bytes are not compared. */
@@ -546,19 +321,7 @@ static int setup(void **state)
 	code_page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE | PROT_EXEC,
 			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	assert_true(code_page != MAP_FAILED);
-	cpu = aligned_alloc(64, ALIGN_UP(sizeof *cpu, 64));
-	memset(cpu, 0, sizeof *cpu);
-	for (unsigned i = 0; i < TLB_SIZE; i++)
-		tlb[i].rtag = tlb[i].wtag = TLB_INVALID;
-	tlb[LIN >> 12 & (TLB_SIZE - 1)] = (struct tlb_entry){
-		.rtag = LIN, .wtag = LIN, .addend = (uintptr_t)guest_page - LIN,
-	};
-	cpu->tlb = tlb;
-	cpu->mode = MODE_CS64 | MODE_PE | MODE_LMA | MODE_FLAT;
-	cpu->ip_mask = ~0ull;
-	cpu->s.cr0 = CR0_PE | CR0_NE | CR0_MP | CR0_ET;
-	cpu->s.cr4 = CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_OSXSAVE;
-	cpu->s.xcr0 = 3;
+	cpu_create();
 	if (!__builtin_cpu_is("intel"))
 		fsw_high = 0xb8;
 	return 0;
@@ -811,332 +574,6 @@ static void extended_images(void **state)
 	assert_int_equal(failures, 0);
 }
 
-/* ---- What the host does not show ------------------------------------------------------------ */
-
-static void fresh(void)
-{
-	static const uint8_t zeros[512];
-
-	image_to_cpu(zeros);
-	memset(guest_page, 0, sizeof guest_page);
-	cpu->s.fpu.fcw = FCW_INIT;
-	cpu->s.fpu.mxcsr = 0x1f80;
-	cpu->s.cr0 = CR0_PE | CR0_NE | CR0_MP | CR0_ET;
-	cpu->s.cr4 = CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_OSXSAVE;
-	cpu->mode = MODE_CS64 | MODE_PE | MODE_LMA | MODE_FLAT;
-	cpu->r[REG_RSI] = LIN;
-	cpu->r[REG_RDI] = LIN + 64;
-	cpu->r[SLOT_IPBASE] = 0x400000;
-	cpu->cpl = 0;
-	soft_update_mode(cpu);
-}
-
-/* -1: it ran; else the vector that it raised. */
-static int execute(const void *insn, unsigned len)
-{
-	struct decoded x;
-
-	assert_true(decode(&x, insn, len));
-	return run_soft(&x) ? -1 : (int)raised_vector;
-}
-
-#define RUN(...) execute((const uint8_t[]){ __VA_ARGS__ }, sizeof((const uint8_t[]){ __VA_ARGS__ }))
-
-#define FADD		0xd8, 0xc1
-#define FNINIT		0xdb, 0xe3
-#define FWAIT		0x9b
-#define PADDB_MM	0x0f, 0xfc, 0xc1
-#define PADDB_XMM	0x66, 0x0f, 0xfc, 0xc1
-#define MOVAPS_LOAD	0x0f, 0x28, 0x06
-#define MOVUPS_LOAD	0x0f, 0x10, 0x06
-#define MOVAPS_STORE	0x0f, 0x29, 0x06
-#define DIVSS		0xf3, 0x0f, 0x5e, 0xc1
-#define FXSAVE		0x0f, 0xae, 0x06
-#define FXRSTOR		0x0f, 0xae, 0x0e
-#define XSAVE		0x0f, 0xae, 0x26
-#define XSAVEC		0x0f, 0xc7, 0x26
-#define XRSTOR		0x0f, 0xae, 0x2e
-#define LDMXCSR		0x0f, 0xae, 0x16
-#define XGETBV		0x0f, 0x01, 0xd0
-#define XSETBV		0x0f, 0x01, 0xd1
-
-static void pending_exceptions(void **state)
-{
-	fresh();
-	cpu->s.fpu.fcw &= (uint16_t)~FSW_ZE;
-	cpu->s.fpu.fsw = FSW_ZE | FSW_ES | FSW_B;
-	cpu->s.fpu.ftw = 0xff;
-	assert_int_equal(RUN(FADD), EXC_MF);
-	assert_int_equal(RUN(FWAIT), EXC_MF);
-	assert_int_equal(RUN(PADDB_MM), EXC_MF);
-	assert_int_equal(RUN(0x0f, 0x77), EXC_MF);
-	assert_int_equal(RUN(PADDB_XMM), -1);
-	assert_int_equal(RUN(0xdd, 0x3e), -1);			/* fnstsw */
-	assert_int_equal(load16(guest_page), FSW_ZE | FSW_ES | FSW_B);
-	/* FERR# instead: the processor stands before the instruction. */
-	cpu->s.cr0 &= ~CR0_NE;
-	cpu->rip = 0;
-	assert_int_equal(RUN(FADD), -1);
-	assert_int_equal(cpu->rip, 0x400000);
-	assert_int_equal(cpu->s.fpu.ftw, 0xff);
-	assert_int_equal(RUN(0xdb, 0xe2), -1);			/* fnclex */
-	assert_int_equal(cpu->s.fpu.fsw, 0);
-	assert_int_equal(RUN(FADD), -1);
-}
-
-static void unavailable(void **state)
-{
-	fresh();
-	cpu->s.cr0 |= CR0_TS;
-	cpu->mode |= MODE_NOFPU | MODE_NOSSE;
-	assert_int_equal(RUN(FADD), EXC_NM);
-	assert_int_equal(RUN(FNINIT), EXC_NM);
-	assert_int_equal(RUN(FWAIT), EXC_NM);
-	assert_int_equal(RUN(PADDB_MM), EXC_NM);
-	assert_int_equal(RUN(PADDB_XMM), EXC_NM);
-	assert_int_equal(RUN(FXSAVE), EXC_NM);
-	assert_int_equal(RUN(XSAVE), EXC_NM);
-	assert_int_equal(RUN(LDMXCSR), EXC_NM);
-	cpu->s.cr0 &= ~CR0_MP;
-	assert_int_equal(RUN(FWAIT), -1);
-	cpu->s.cr0 = (cpu->s.cr0 & ~CR0_TS) | CR0_EM;
-	assert_int_equal(RUN(FADD), EXC_NM);
-	assert_int_equal(RUN(FWAIT), -1);
-	assert_int_equal(RUN(PADDB_MM), EXC_UD);
-	assert_int_equal(RUN(PADDB_XMM), EXC_UD);
-	assert_int_equal(RUN(FXSAVE), EXC_NM);
-	assert_int_equal(RUN(XSAVE), -1);
-	fresh();
-	cpu->s.cr4 = 0;
-	cpu->mode |= MODE_NOSSE;
-	assert_int_equal(RUN(PADDB_MM), -1);
-	assert_int_equal(RUN(PADDB_XMM), EXC_UD);
-	assert_int_equal(RUN(LDMXCSR), EXC_UD);
-	assert_int_equal(RUN(XSAVE), EXC_UD);
-	assert_int_equal(RUN(XGETBV), EXC_UD);
-	assert_int_equal(RUN(FXSAVE), -1);
-}
-
-/* Alignment, faults in the middle, and nothing changed by them. */
-static void memory_faults(void **state)
-{
-	fresh();
-	memset(cpu->s.fpu.xmm[0], 0x5a, 16);
-	cpu->r[REG_RSI] = LIN + 8;
-	assert_int_equal(RUN(MOVAPS_LOAD), EXC_GP);
-	assert_int_equal(RUN(MOVAPS_STORE), EXC_GP);
-	assert_int_equal(RUN(0x66, 0x0f, 0xfc, 0x06), EXC_GP);	/* paddb xmm0, [rsi] */
-	assert_int_equal(RUN(MOVUPS_LOAD), -1);
-	memset(cpu->s.fpu.xmm[0], 0x5a, 16);
-	cpu->r[REG_RSI] = LIN + PAGE - 8;			/* across the end */
-	assert_int_equal(RUN(MOVUPS_LOAD), EXC_PF);
-	assert_int_equal(cpu->s.fpu.xmm[0][0], 0x5a);
-	/* FSTP m80 at the end of the page: TOP and tags stay. */
-	cpu->s.fpu.ftw = 1;
-	cpu->r[REG_RSI] = LIN + PAGE - 4;
-	assert_int_equal(RUN(0xdb, 0x3e), EXC_PF);
-	assert_int_equal(cpu->s.fpu.ftw, 1);
-	assert_int_equal(cpu->s.fpu.fsw, 0);
-	/* An empty register to be stored: no flags either when the store faults. */
-	cpu->s.fpu.ftw = 0;
-	assert_int_equal(RUN(0xdd, 0x1e), EXC_PF);		/* fstp m64 */
-	assert_int_equal(cpu->s.fpu.fsw, 0);
-	/* MMX: the change of state comes after the fault. */
-	assert_int_equal(RUN(0x0f, 0xfc, 0x06), EXC_PF);	/* paddb mm0, [rsi] */
-	assert_int_equal(cpu->s.fpu.ftw, 0);
-	/* Images. */
-	cpu->r[REG_RSI] = LIN + 8;
-	assert_int_equal(RUN(FXSAVE), EXC_GP);
-	cpu->r[REG_RSI] = LIN + 16;
-	assert_int_equal(RUN(XSAVE), EXC_GP);
-	cpu->r[REG_RSI] = LIN + PAGE - 64;
-	cpu->r[REG_RAX] = 3;
-	assert_int_equal(RUN(XSAVE), EXC_PF);
-	assert_int_equal(guest_page[PAGE - 64], 0);
-}
-
-static void byte_masks(void **state)
-{
-	fresh();
-	memset(guest_page, 0x11, 64 + 16);
-	memset(cpu->s.fpu.xmm[0], 0x77, 16);
-	memset(cpu->s.fpu.xmm[1], 0, 16);
-	cpu->r[REG_RDI] = LIN + PAGE + 100;
-	/* No byte selected: memory is not touched. */
-	assert_int_equal(RUN(0x66, 0x0f, 0xf7, 0xc1), -1);
-	cpu->s.fpu.xmm[1][3] = 0x80;
-	assert_int_equal(RUN(0x66, 0x0f, 0xf7, 0xc1), EXC_PF);
-	/* The first bytes before the end of the page, the others not selected. */
-	cpu->r[REG_RDI] = LIN + PAGE - 4;
-	assert_int_equal(RUN(0x66, 0x0f, 0xf7, 0xc1), -1);
-	assert_int_equal(guest_page[PAGE - 1], 0x77);
-	assert_int_equal(guest_page[PAGE - 2], 0);
-	cpu->s.fpu.xmm[1][5] = 0x80;
-	guest_page[PAGE - 1] = 0;
-	assert_int_equal(RUN(0x66, 0x0f, 0xf7, 0xc1), EXC_PF);
-	assert_int_equal(guest_page[PAGE - 1], 0);
-}
-
-static void reserved_bits(void **state)
-{
-	fresh();
-	store32(guest_page, 0x00010000);
-	assert_int_equal(RUN(LDMXCSR), EXC_GP);
-	store32(guest_page, 0x9fc0);
-	assert_int_equal(RUN(LDMXCSR), -1);
-	assert_int_equal(cpu->s.fpu.mxcsr, 0x9fc0);
-	store32(guest_page + 24, 0x80001f80);
-	assert_int_equal(RUN(FXRSTOR), EXC_GP);
-	cpu->r[REG_RAX] = 3;
-	cpu->r[REG_RDX] = 0;
-	assert_int_equal(RUN(XRSTOR), EXC_GP);			/* MXCSR */
-	cpu->r[REG_RAX] = 1;
-	assert_int_equal(RUN(XRSTOR), -1);			/* is not asked for */
-	store32(guest_page + 24, 0x1f80);
-	store64(guest_page + 512, 4);				/* not in XCR0 */
-	assert_int_equal(RUN(XRSTOR), EXC_GP);
-	store64(guest_page + 512, 1);
-	store64(guest_page + 520, 1);				/* XCOMP_BV, not compacted */
-	assert_int_equal(RUN(XRSTOR), EXC_GP);
-	store64(guest_page + 520, BIT(63) | 2);			/* XSTATE_BV beyond it */
-	assert_int_equal(RUN(XRSTOR), EXC_GP);
-	store64(guest_page + 520, BIT(63) | 3);
-	assert_int_equal(RUN(XRSTOR), -1);
-	store64(guest_page + 528, 1);
-	assert_int_equal(RUN(XRSTOR), EXC_GP);
-}
-
-static void xcr0(void **state)
-{
-	fresh();
-	cpu->r[REG_RCX] = cpu->r[REG_RDX] = 0;
-	cpu->r[REG_RAX] = 1;
-	assert_int_equal(RUN(XSETBV), -1);
-	assert_int_equal(cpu->s.xcr0, 1);
-	cpu->r[REG_RAX] = 2;
-	assert_int_equal(RUN(XSETBV), EXC_GP);
-	cpu->r[REG_RAX] = 7;
-	assert_int_equal(RUN(XSETBV), EXC_GP);
-	cpu->r[REG_RAX] = 3;
-	cpu->cpl = 3;
-	assert_int_equal(RUN(XSETBV), EXC_GP);
-	cpu->cpl = 0;
-	cpu->r[REG_RCX] = 1;
-	assert_int_equal(RUN(XSETBV), EXC_GP);
-	assert_int_equal(RUN(XGETBV), -1);			/* XCR0 & XINUSE */
-	assert_int_equal(cpu->r[REG_RAX], 0);
-	xgetbv1 = false;
-	assert_int_equal(RUN(XGETBV), EXC_GP);
-	cpu->r[REG_RCX] = 2;
-	assert_int_equal(RUN(XGETBV), EXC_GP);
-	cpu->r[REG_RCX] = 0;
-	assert_int_equal(RUN(XGETBV), -1);
-	assert_int_equal(cpu->r[REG_RAX], 1);
-	cpu->s.xcr0 = 3;
-}
-
-/* XINUSE is a function of the state: initial components are not written by XSAVEC. */
-static void initial_components(void **state)
-{
-	fresh();
-	memset(guest_page, 0xaa, 512);
-	cpu->r[REG_RAX] = 3;
-	cpu->r[REG_RDX] = 0;
-	assert_int_equal(RUN(XSAVEC), -1);
-	assert_int_equal(load64(guest_page + 512), 0);
-	assert_true(load64(guest_page + 520) == (BIT(63) | 3));
-	assert_int_equal(load16(guest_page), 0xaaaa);
-	cpu->s.fpu.mxcsr = 0x3f80;				/* counts as SSE in use */
-	assert_int_equal(RUN(XSAVEC), -1);
-	assert_int_equal(load64(guest_page + 512), 2);
-	assert_int_equal(load32(guest_page + 24), 0x3f80);
-	assert_int_equal(RUN(XSAVE), -1);
-	assert_int_equal(load64(guest_page + 512), 0);
-	assert_int_equal(load16(guest_page), FCW_INIT);
-	/* Restoring "initial" in the compacted form resets MXCSR as well. */
-	store64(guest_page + 512, 0);
-	cpu->s.fpu.ftw = 0x80;
-	memset(cpu->s.fpu.xmm[3], 1, 16);
-	store64(guest_page + 520, BIT(63) | 3);
-	assert_int_equal(RUN(XRSTOR), -1);
-	assert_int_equal(cpu->s.fpu.mxcsr, 0x1f80);
-	assert_int_equal(cpu->s.fpu.ftw, 0);
-	assert_int_equal(cpu->s.fpu.xmm[3][0], 0);
-}
-
-/* FIP, FDP, FOP: offsets of the guest; in images only with an exception pending. */
-static void pointers(void **state)
-{
-	fresh();
-	assert_int_equal(RUN(0xd9, 0x06), -1);			/* fld m32 */
-	assert_true(cpu->s.fpu.fip == 0x400000);
-	assert_true(cpu->s.fpu.fdp == 0);			/* no exception */
-	assert_int_equal(cpu->s.fpu.fop, 0x106);
-	assert_int_equal(RUN(0x48, FXSAVE), -1);
-	assert_true(load64(guest_page + 8) == 0 && load64(guest_page + 16) == 0);
-	cpu->s.fpu.fcw &= (uint16_t)~FSW_ZE;
-	memset(guest_page, 0, 576);
-	cpu->r[SLOT_IPBASE] = 0x412340;
-	assert_int_equal(RUN(0xd9, 0xe8), -1);			/* fld1 */
-	assert_int_equal(RUN(0xd8, 0x36), -1);			/* fdiv m32: by zero */
-	assert_true(cpu->s.fpu.fdp == LIN);
-	assert_int_equal(cpu->s.fpu.fsw & (FSW_ES | FSW_ZE), FSW_ES | FSW_ZE);
-	assert_int_equal(RUN(0x48, FXSAVE), -1);
-	assert_true(load64(guest_page + 8) == 0x412340);
-	assert_true(load64(guest_page + 16) == LIN);
-	assert_int_equal(load16(guest_page + 6), 0x036);
-	/* And back; without the pending exception they become zero. */
-	x87_init(cpu);
-	assert_int_equal(RUN(0x48, FXRSTOR), -1);
-	assert_true(cpu->s.fpu.fip == 0x412340);
-	store16(guest_page, FCW_INIT);
-	assert_int_equal(RUN(0x48, FXRSTOR), -1);
-	assert_true(cpu->s.fpu.fip == 0);
-	assert_int_equal(cpu->s.fpu.fsw & FSW_ES, 0);
-}
-
-/* Outside 64-bit mode XMM8-15 are neither saved nor changed. */
-static void legacy_mode(void **state)
-{
-	struct decoded x;
-	static const uint8_t save[] = { FXSAVE }, load[] = { FXRSTOR }, env[] = { 0xd9, 0x36 };
-
-	fresh();
-	memset(cpu->s.fpu.xmm[8], 0x88, 16);
-	memset(guest_page, 0xaa, 512);
-	assert_true(decode(&x, save, sizeof save));
-	cpu->mode &= ~MODE_CS64;
-	assert_true(run_soft(&x));
-	assert_int_equal(guest_page[160 + 7 * 16], 0);
-	assert_int_equal(guest_page[160 + 8 * 16], 0xaa);
-	assert_true(decode(&x, load, sizeof load));
-	assert_true(run_soft(&x));
-	assert_int_equal(cpu->s.fpu.xmm[8][0], 0x88);
-	/* Real mode: linear addresses in the environment, the opcode beside them. */
-	cpu->mode = 0;
-	cpu->s.fpu.fip = 0x179b8;
-	cpu->s.fpu.fop = 0x1c1;
-	assert_true(decode(&x, env, sizeof env));
-	x.ops[0].size = 2;
-	assert_true(run_soft(&x));
-	assert_int_equal(load16(guest_page + 6), 0x79b8 & 0xffff);
-	assert_int_equal(load16(guest_page + 8), 0x1 << 12 | 0x1c1);
-}
-
-/* #UD instead of #XM when the system does not know of it. */
-static void no_xmm_exceptions(void **state)
-{
-	fresh();
-	cpu->s.fpu.mxcsr = 0x1f80 & ~0x200u;			/* ZE unmasked */
-	soft_update_mode(cpu);
-	store32(cpu->s.fpu.xmm[0], 0x3f800000);
-	assert_int_equal(RUN(DIVSS), EXC_XM);
-	assert_int_equal(cpu->s.fpu.mxcsr & 0x3f, MX_ZE);
-	assert_int_equal(load32(cpu->s.fpu.xmm[0]), 0x3f800000);
-	cpu->s.cr4 &= ~CR4_OSXMMEXCPT;
-	assert_int_equal(RUN(DIVSS), EXC_UD);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1146,16 +583,6 @@ int main(void)
 		cmocka_unit_test(simd_strict),
 		cmocka_unit_test(environments),
 		cmocka_unit_test(extended_images),
-		cmocka_unit_test(pending_exceptions),
-		cmocka_unit_test(unavailable),
-		cmocka_unit_test(memory_faults),
-		cmocka_unit_test(byte_masks),
-		cmocka_unit_test(reserved_bits),
-		cmocka_unit_test(xcr0),
-		cmocka_unit_test(initial_components),
-		cmocka_unit_test(pointers),
-		cmocka_unit_test(legacy_mode),
-		cmocka_unit_test(no_xmm_exceptions),
 	};
 
 	return cmocka_run_group_tests_name("SSE, MMX and x87", tests, setup, teardown);

@@ -56,7 +56,7 @@ SIMD_RM(sse_select_rm, 16,
 	NEXT(c, op);
 )
 
-/* Shifts: the count in the immediate is zero-extended to the 64 bits that the register form takes. */
+/* Shifts: the count is zero-extended to the 64 bits that the register form takes. */
 #define SHIFT_I(name)								\
 OP_FN(sse_##name##_i)								\
 {										\

@@ -78,7 +78,7 @@ OP_FN(x87_##name)								\
 		     : "=a"(sw), "=m"(X87_M10(c->fp_tmp))			\
 		     : "m"(X87_M10(x87_st(c, 1))), "m"(X87_M10(d)));		\
 	x87_host_leave(c);							\
-	x87_take_flags(c, op, sw, remainder_cc(c, sw, cc));						\
+	x87_take_flags(c, op, sw, remainder_cc(c, sw, cc));			\
 	if (!x87_stops(c, sw))							\
 		x87_copy(d, c->fp_tmp);						\
 	NEXT(c, op);								\
