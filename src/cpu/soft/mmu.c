@@ -45,6 +45,8 @@ struct tlb_set {
 	bool used;
 	uint64_t epoch;		/* changes whenever translations are dropped */
 	uint64_t last_use;
+	/* Pieces of large pages may stand here, of the lower and the upper half. */
+	bool large[2];
 	struct tlb_entry data[TLB_CONTEXTS][TLB_SIZE];
 	struct code_tlb_entry code[CODE_TLB_SIZE];
 };
@@ -69,6 +71,27 @@ static void set_clear(struct soft_mmu *m, struct tlb_set *s, bool global_too)
 		}
 	for (unsigned i = 0; i < CODE_TLB_SIZE; i++)
 		s->code[i].tag = CODE_INVALID;
+	if (global_too)
+		s->large[0] = s->large[1] = false;
+	s->epoch = ++m->epochs;
+}
+
+/*
+ * SDM vol. 3, 4.10.4.1: INVLPG drops a large page whole, and here it stands in
+ * pieces of 4 KiB.  Its size is not known any more: all of the gigabyte goes.
+ */
+static void set_clear_large(struct soft_mmu *m, struct tlb_set *s, uint64_t lin)
+{
+	for (unsigned x = 0; x < TLB_CONTEXTS; x++)
+		for (unsigned i = 0; i < TLB_SIZE; i++) {
+			struct tlb_entry *t = &s->data[x][i];
+
+			if ((t->rtag ^ lin) >> 30 == 0 || (t->wtag ^ lin) >> 30 == 0)
+				t->rtag = t->wtag = TLB_INVALID((uint64_t)i << 12);
+		}
+	for (unsigned i = 0; i < CODE_TLB_SIZE; i++)
+		if ((s->code[i].tag ^ lin) >> 30 == 0)
+			s->code[i].tag = CODE_INVALID;
 	s->epoch = ++m->epochs;
 }
 
@@ -113,6 +136,10 @@ static void set_clear_page(struct soft_cpu *c, struct tlb_set *s, uint64_t lin)
 {
 	uint64_t page = lin & ~0xfffull;
 
+	if (s->large[lin >> 63]) {
+		set_clear_large(c->mmu, s, lin);
+		return;
+	}
 	for (unsigned x = 0; x < TLB_CONTEXTS; x++) {
 		struct tlb_entry *t = &s->data[x][(lin >> 12) & (TLB_SIZE - 1)];
 
@@ -142,6 +169,7 @@ void soft_tlb_flush_page(struct soft_cpu *c, uint64_t lin)
 		c->jumps[soft_jump_group(lin) + i].key = 0;
 		c->jumps[soft_jump_group(lin - 4096) + i].key = 0;
 	}
+	soft_mmu_select(c);	/* the epoch is another after large pages */
 }
 
 void soft_tlb_invpcid(struct soft_cpu *c, unsigned type, uint16_t pcid, uint64_t lin)
@@ -223,7 +251,7 @@ void soft_mmu_protect_code(struct soft_cpu *c, uint64_t phys_page)
 
 struct walk {
 	uint64_t phys;		/* of the page, 4 KiB aligned */
-	bool writable, user, nx, global, dirty;
+	bool writable, user, nx, global, dirty, large;
 	uint32_t fault;		/* error code; 0 with present pages */
 	bool failed;
 };
@@ -307,6 +335,7 @@ static struct walk walk32(struct soft_cpu *c, uint64_t lin, enum access access, 
 			 (lin & 0x3ff000);
 		w.writable = pde & PTE_W;
 		w.user = pde & PTE_U;
+		w.large = true;
 	} else {
 		leaf_gpa = (pde & 0xfffff000) + (lin >> 12 & 0x3ff) * 4;
 		leaf_host = entry_host(c, leaf_gpa);
@@ -384,6 +413,7 @@ static struct walk walk64(struct soft_cpu *c, uint64_t lin, enum access access, 
 
 			w.phys = ((e & addr_mask & ~low) | (lin & low)) & ~0xfffull;
 			w.global = e & PTE_G && c->s.cr4 & CR4_PGE;
+			w.large = shift > 12;
 			break;
 		}
 		table = e & addr_mask;
@@ -492,6 +522,7 @@ static struct target translate(struct soft_cpu *c, const struct soft_op *op, uin
 	e->wtag = write_ok ? tag : TLB_INVALID(tag);
 	e->addend = (uintptr_t)page.read - tag;
 	e->global = w.global;
+	c->mmu->cur->large[tag >> 63] |= w.large;
 	return t;
 }
 
@@ -507,6 +538,7 @@ struct soft_fetch soft_fetch(struct soft_cpu *c, uint64_t lin)
 		if (w.failed)
 			page_fault(c, NULL, lin, w.fault);
 		e->tag = tag;
+		c->mmu->cur->large[tag >> 63] |= w.large;
 		e->phys = w.phys;
 		e->host = memory_page(&c->vm->memory, w.phys).read;
 	}
