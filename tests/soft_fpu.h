@@ -103,6 +103,19 @@ void soft_update_mode(struct soft_cpu *c)
 		c->mode |= MODE_FPSTRICT;
 }
 
+static unsigned ferr_pulses;
+
+static void ferr_set(void *opaque, int n, int level)
+{
+	ferr_pulses += level;
+}
+
+struct irq_line chipset_gsi(struct vm *vm, unsigned gsi)
+{
+	assert_int_equal(gsi, 13);
+	return (struct irq_line){ .set = ferr_set };
+}
+
 void soft_cpuid(struct soft_cpu *c, uint32_t leaf, uint32_t sub, uint32_t out[4])
 {
 	out[0] = xgetbv1 ? 7 : 3;

@@ -53,6 +53,9 @@ static int execute(const void *insn, unsigned len)
 
 static void pending_exceptions(void **state)
 {
+	static struct vm vm = { .chipset = (struct chipset *)&vm };
+
+	pthread_mutex_init(&vm.device_lock, NULL);
 	fresh();
 	cpu->s.fpu.fcw &= (uint16_t)~FSW_ZE;
 	cpu->s.fpu.fsw = FSW_ZE | FSW_ES | FSW_B;
@@ -67,12 +70,16 @@ static void pending_exceptions(void **state)
 	/* FERR# instead: the processor stands before the instruction. */
 	cpu->s.cr0 &= ~CR0_NE;
 	cpu->rip = 0;
+	cpu->vm = &vm;
 	assert_int_equal(RUN(FADD), -1);
+	assert_int_equal(ferr_pulses, 1);
 	assert_int_equal(cpu->rip, 0x400000);
 	assert_int_equal(cpu->s.fpu.ftw, 0xff);
 	assert_int_equal(RUN(0xdb, 0xe2), -1);			/* fnclex */
 	assert_int_equal(cpu->s.fpu.fsw, 0);
 	assert_int_equal(RUN(FADD), -1);
+	assert_int_equal(ferr_pulses, 1);
+	cpu->vm = NULL;
 }
 
 static void unavailable(void **state)

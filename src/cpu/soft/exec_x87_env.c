@@ -3,8 +3,11 @@
  * environment and state in their 16-bit and 32-bit forms (SDM vol. 1, 8.1.10),
  * and what a pending exception means to the next waiting instruction.
  */
+#include "chipset/chipset.h"
 #include "cpu/soft/exec_x87.h"
 #include "vm/vm.h"
+
+#define FERR_IRQ 13
 
 /*
  * CR0.NE = 1: #MF.  CR0.NE = 0: the processor asserts FERR#, which is IRQ 13,
@@ -16,8 +19,11 @@ const struct soft_op *x87_pending(struct soft_cpu *c, const struct soft_op *op)
 {
 	if (c->s.cr0 & CR0_NE)
 		soft_raise(c, op, EXC_MF);
-	if (c->vm) {
+	if (c->vm && c->vm->chipset) {
 		device_lock(c->vm);
+		/* Processors are made before the board: connected when first used. */
+		if (!c->ferr.set)
+			c->ferr = chipset_gsi(c->vm, FERR_IRQ);
 		irq_pulse(&c->ferr);
 		device_unlock(c->vm);
 	}

@@ -192,7 +192,7 @@ struct soft_cpu {
 	_Alignas(16) uint8_t fp_save[64];
 	/* A 16-byte operand that did not lie in one readable page; dead between instructions. */
 	_Alignas(16) uint8_t fp_tmp[16];
-	/* FERR# of x87 with CR0.NE = 0: IRQ 13.  May be left unconnected. */
+	/* FERR# of x87 with CR0.NE = 0: IRQ 13, connected when first used (device lock). */
 	struct irq_line ferr;
 };
 
