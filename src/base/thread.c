@@ -2,7 +2,7 @@
 
 #include <signal.h>
 
-int thread_start(pthread_t *t, const char *name, void *(*main)(void *), void *opaque)
+int thread_start(pthread_t *t, void *(*main)(void *), void *opaque)
 {
 	/* Blocked, these would kill the process where a handler might explain. */
 	static const int synchronous[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT };
@@ -16,8 +16,5 @@ int thread_start(pthread_t *t, const char *name, void *(*main)(void *), void *op
 	pthread_sigmask(SIG_BLOCK, &blocked, &old);
 	err = pthread_create(t, NULL, main, opaque);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	if (err)
-		return -err;
-	pthread_setname_np(*t, name);
-	return 0;
+	return -err;
 }

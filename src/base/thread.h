@@ -5,9 +5,10 @@
 #include <pthread.h>
 
 /*
- * Starts a thread, named (15 characters at most), in which every signal is
- * blocked but the synchronous ones.  0 or a negative errno.
+ * Starts a thread in which every signal is blocked but the synchronous ones.
+ * It names itself: from outside that takes a walk through /proc.  0 or a
+ * negative errno.
  */
-int thread_start(pthread_t *t, const char *name, void *(*main)(void *), void *opaque);
+int thread_start(pthread_t *t, void *(*main)(void *), void *opaque);
 
 #endif

@@ -109,7 +109,10 @@ static void handle_exit(struct vcpu *v, enum vcpu_exit why)
 static void *vcpu_main(void *opaque)
 {
 	struct vcpu *v = opaque;
+	char name[16];
 
+	snprintf(name, sizeof(name), "vcpu%u", v->index);
+	pthread_setname_np(pthread_self(), name);
 	while (enter(v)) {
 		/* The request that it leads to stops this processor before it can run on. */
 		handle_exit(v, v->ops->run(v));
@@ -120,11 +123,8 @@ static void *vcpu_main(void *opaque)
 
 int vcpu_start(struct vcpu *v, struct skep_error *e)
 {
-	char name[16];
-	int err;
+	int err = thread_start(&v->thread, vcpu_main, v);
 
-	snprintf(name, sizeof(name), "vcpu%u", v->index);
-	err = thread_start(&v->thread, name, vcpu_main, v);
 	if (err)
 		return skep_fail(e, -err, "no thread for processor %u: %s", v->index,
 				 strerror(-err));
