@@ -510,7 +510,8 @@ static struct target translate(struct soft_cpu *c, const struct soft_op *op, uin
 			return t;
 		t.host = page.read + (lin & 0xfff);
 	}
-	if (!page.read || soft_page_has_breakpoint(c, tag))
+	/* Accesses that are to be looked at must go on missing. */
+	if (!page.read || c->alignment_check || soft_page_has_breakpoint(c, tag))
 		return t;
 
 	bool write_ok = w.dirty && page.write == page.read && page.flags &&
@@ -647,10 +648,12 @@ static void raw_store(struct soft_cpu *c, const struct soft_op *op, uint64_t lin
 {
 	const uint8_t *in = buf;
 
-	/* Nothing is written unless everything can be. */
-	if ((lin & 0xfff) + size > 4096)
+	/* Nothing is written unless everything can be; the first page's fault comes first. */
+	if ((lin & 0xfff) + size > 4096) {
+		translate(c, op, lin, ACCESS_WRITE, context);
 		for (uint64_t at = 4096 - (lin & 0xfff); at < size; at += 4096)
 			translate(c, op, lin_add(c, lin, at), ACCESS_WRITE, context);
+	}
 	while (size) {
 		unsigned n = MIN(size, (unsigned)(4096 - (lin & 0xfff)));
 		struct target t = translate(c, op, lin, ACCESS_WRITE, context);
