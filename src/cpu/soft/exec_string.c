@@ -275,7 +275,7 @@ const struct soft_op *op_lods(struct soft_cpu *c, const struct soft_op *op)
 /* ---- SCAS and CMPS ------------------------------------------------------------ */
 
 /* Flags of a - b as CMP of that size. */
-static void compare(struct soft_cpu *c, unsigned size, uint64_t a, uint64_t b)
+static uint16_t compare(unsigned size, uint64_t a, uint64_t b)
 {
 	uint32_t f;
 
@@ -293,36 +293,41 @@ static void compare(struct soft_cpu *c, unsigned size, uint64_t a, uint64_t b)
 		__asm__("cmpq %2, %1" FLAGS_OUT : "=&a"(f) : "r"(a), "r"(b) : "cc");
 		break;
 	}
-	c->cc = (uint16_t)f;
+	return (uint16_t)f;
 }
 
 /* REPE goes on while ZF is set, REPNE while it is clear. */
-static bool condition_ends(const struct soft_cpu *c, const struct soft_op *op)
+static bool condition_ends(uint16_t cc, const struct soft_op *op)
 {
-	return !(c->cc & CC_ZF) == !!(op->flags & OPF_REP);
+	return !(cc & CC_ZF) == !!(op->flags & OPF_REP);
 }
 
-static void scas_once(struct soft_cpu *c, const struct soft_op *op, const struct string *s)
+static uint16_t scas_once(struct soft_cpu *c, const struct soft_op *op, const struct string *s)
 {
 	uint64_t v = soft_load(c, op, destination(c, op, s, false), s->size);
 
-	compare(c, s->size, soft_reg_get(c, SLOT(REG_RAX), s->size), v);
 	advance(c, s, REG_RDI, 1);
+	return compare(s->size, soft_reg_get(c, SLOT(REG_RAX), s->size), v);
 }
 
-static void cmps_once(struct soft_cpu *c, const struct soft_op *op, const struct string *s)
+/* Where both operands fault, it is the second that is told: as Intel's processors do. */
+static uint16_t cmps_once(struct soft_cpu *c, const struct soft_op *op, const struct string *s)
 {
-	uint64_t a = soft_load(c, op, source(c, op, s), s->size);
 	uint64_t b = soft_load(c, op, destination(c, op, s, false), s->size);
+	uint64_t a = soft_load(c, op, source(c, op, s), s->size);
 
-	compare(c, s->size, a, b);
 	advance(c, s, REG_RSI, 1);
 	advance(c, s, REG_RDI, 1);
+	return compare(s->size, a, b);
 }
 
+/*
+ * The flags change when the last iteration is done: a fault on the way leaves
+ * them as they were (SDM vol. 2, REP).
+ */
 static const struct soft_op *scan(struct soft_cpu *c, const struct soft_op *op,
-				  void (*once)(struct soft_cpu *, const struct soft_op *,
-					       const struct string *))
+				  uint16_t (*once)(struct soft_cpu *, const struct soft_op *,
+						   const struct string *))
 {
 	struct string s = string_begin(c, op);
 	bool rep = op->flags & (OPF_REP | OPF_REPNE);
@@ -332,15 +337,20 @@ static const struct soft_op *scan(struct soft_cpu *c, const struct soft_op *op,
 	if (rep && rcx_zero(c, &s))
 		return op + 1;
 	while (allowed-- && !ended) {
-		once(c, op, &s);
-		if (!rep)
+		uint16_t cc = once(c, op, &s);
+
+		if (!rep) {
+			c->cc = cc;
 			return op + 1;
+		}
 		rep_done(c, &s, 1);
-		ended = condition_ends(c, op);
+		ended = condition_ends(cc, op) || rcx_zero(c, &s);
+		if (ended)
+			c->cc = cc;
 		if (kicked(c))
 			break;
 	}
-	return rep_end(c, op, ended || rcx_zero(c, &s));
+	return rep_end(c, op, ended);
 }
 
 const struct soft_op *op_scas(struct soft_cpu *c, const struct soft_op *op)
