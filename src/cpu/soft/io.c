@@ -111,9 +111,9 @@ const struct soft_op *op_ins(struct soft_cpu *c, const struct soft_op *op)
 	uint16_t port = R16(c, SLOT(REG_RDX));
 	uint64_t lin, v;
 
+	check_port(c, op, port, op->size);	/* even if there is nothing to repeat */
 	if (repeated(op) && !(c->r[REG_RCX] & addr_mask(op)))
 		return io_done(c, op);
-	check_port(c, op, port, op->size);
 	lin = soft_seg_lin(c, op, SEG_ES, c->r[REG_RDI] & addr_mask(op), op->size, true);
 	soft_check_write(c, op, lin, op->size);
 	soft_sync_clock(c, op);
@@ -128,9 +128,9 @@ const struct soft_op *op_outs(struct soft_cpu *c, const struct soft_op *op)
 	uint16_t port = R16(c, SLOT(REG_RDX));
 	uint64_t lin, v;
 
+	check_port(c, op, port, op->size);	/* even if there is nothing to repeat */
 	if (repeated(op) && !(c->r[REG_RCX] & addr_mask(op)))
 		return io_done(c, op);
-	check_port(c, op, port, op->size);
 	lin = soft_seg_lin(c, op, op->seg, c->r[REG_RSI] & addr_mask(op), op->size, false);
 	v = soft_load(c, op, lin, op->size);
 	soft_sync_clock(c, op);
