@@ -279,8 +279,9 @@ static bool decode_branch(struct soft_decode *d, struct soft_op *op, op_fn *near
 	d->ends_block = true;
 	if (is_imm(d, 0)) {
 		int64_t rel = d->op[0].imm.value.s;
+		bool call = near == op_call;	/* pushes eight bytes */
 
-		if (linkable(d, op, rel, &same_page)) {
+		if ((long64 || !call) && linkable(d, op, rel, &same_page)) {
 			op->disp = (int32_t)(op->ip + op->len + rel);
 			op->fn = same_page ? near : far;
 		} else {
