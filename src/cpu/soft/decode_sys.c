@@ -76,6 +76,8 @@ static bool decode_push_pop(struct soft_decode *d, struct soft_op *op, bool pop)
 	if (!is_class(d, 0, ZYDIS_REGCLASS_SEGMENT))
 		return false;
 	op->dst = op->src = soft_reg_number(d->op[0].reg.value);
+	if (long64)	/* as of any PUSH and POP, whatever the decoder thinks of the operand */
+		op->size = d->insn->attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE ? 2 : 8;
 	if (!pop)
 		return take(d, op, op_push_seg, false);
 	return take(d, op, op_pop_seg, !long64 || op->dst == SEG_SS);

@@ -75,9 +75,25 @@ const struct soft_op *op_mov_from_seg(struct soft_cpu *c, const struct soft_op *
 	return op + 1;
 }
 
+/*
+ * A 32-bit push moves RSP by four and writes the selector's two bytes, as processors
+ * have done since the Core (SDM vol. 2, PUSH).
+ */
 const struct soft_op *op_push_seg(struct soft_cpu *c, const struct soft_op *op)
 {
-	soft_push(c, op, op->size, c->s.seg[op->src].selector);
+	uint16_t selector = c->s.seg[op->src].selector;
+	uint64_t rsp = c->r[REG_RSP], down;
+
+	if (op->size != 4) {
+		soft_push(c, op, op->size, selector);
+		return op + 1;
+	}
+	down = c->mode & MODE_SS32 ? (uint32_t)(rsp - 4) : (uint16_t)(rsp - 4);
+	soft_st16(c, op, soft_seg_lin(c, op, SEG_SS, down, 2, true), selector);
+	if (c->mode & MODE_SS32)
+		W32(c, SLOT(REG_RSP), down);
+	else
+		R16(c, SLOT(REG_RSP)) = (uint16_t)down;
 	return op + 1;
 }
 
