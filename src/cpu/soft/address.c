@@ -251,19 +251,11 @@ const struct soft_op *op_popa(struct soft_cpu *c, const struct soft_op *op)
 const struct soft_op *op_enter(struct soft_cpu *c, const struct soft_op *op)
 {
 	unsigned size = op->size, level = op->dst & 31;
-	uint64_t sp = stack_get(c), bp = c->r[REG_RBP], frame, off, top;
+	uint64_t bp = c->r[REG_RBP], frame, off, top;
 
-	/* Everything that can fault, first: the frame's last byte is probed too. */
-	off = stack_wrap(c, sp - size);
+	/* What is pushed before a fault stays below the stack pointer: registers change last. */
+	off = stack_wrap(c, stack_get(c) - size);
 	frame = off;
-	top = stack_wrap(c, off - level * size - op->imm);
-	for (unsigned i = 0; i <= level; i++)
-		soft_check_write(c, op, soft_seg_lin(c, op, SEG_SS, stack_wrap(c, off - i * size),
-						     size, true), size);
-	soft_check_write(c, op, soft_seg_lin(c, op, SEG_SS, top, size, true), size);
-	for (unsigned i = 1; i < level; i++)
-		soft_load(c, op, soft_seg_lin(c, op, SEG_SS, stack_wrap(c, bp - i * size), size,
-					      false), size);
 	soft_store(c, op, soft_seg_lin(c, op, SEG_SS, off, size, true), size, bp);
 	for (unsigned i = 1; i < level; i++) {
 		uint64_t link = soft_load(c, op, soft_seg_lin(c, op, SEG_SS,
@@ -277,8 +269,11 @@ const struct soft_op *op_enter(struct soft_cpu *c, const struct soft_op *op)
 		off = stack_wrap(c, off - size);
 		soft_store(c, op, soft_seg_lin(c, op, SEG_SS, off, size, true), size, frame);
 	}
+	/* The new top of the stack must be writable (SDM vol. 2, ENTER). */
+	top = stack_wrap(c, off - op->imm);
+	soft_check_write(c, op, soft_seg_lin(c, op, SEG_SS, top, size, true), size);
 	soft_reg_set(c, SLOT(REG_RBP), size, frame);
-	stack_set(c, stack_wrap(c, off - op->imm));
+	stack_set(c, top);
 	return op + 1;
 }
 
