@@ -19,7 +19,7 @@ typedef unsigned long long ull;
 
 static int refuse_bits(struct skep_error *e, const char *name, uint64_t v)
 {
-	return skep_fail(e, EINVAL, "cpu: %s %#llx has bits set that this CPU model does not have",
+	return skep_fail(e, EINVAL, "cpu: %s %#llx has reserved bits that are not as this CPU model has them",
 			 name, (ull)v);
 }
 
@@ -57,9 +57,9 @@ static int check_control(const struct soft_cpu *c, const struct cpu_arch_state *
 		return refuse_bits(e, "cr3", s->cr3);
 	if (s->cr8 > 15)
 		return refuse_bits(e, "cr8", s->cr8);
-	if (s->dr6 >> 32)
+	if ((s->dr6 & ~DR6_WRITABLE) != DR6_FIXED)
 		return refuse_bits(e, "dr6", s->dr6);
-	if (s->dr7 & ~(DR7_WRITABLE | DR7_FIXED))
+	if ((s->dr7 & ~DR7_WRITABLE) != DR7_FIXED)
 		return refuse_bits(e, "dr7", s->dr7);
 	if (s->pending_dbg & ~(0xfull | DR6_BS | DR6_BT))
 		return refuse_bits(e, "pending_dbg", s->pending_dbg);
