@@ -10,6 +10,7 @@
 #include "cpu/soft/cache.h"
 #include "cpu/soft/mmu.h"
 #include "cpu/soft/soft.h"
+#include "cpu/soft/specialise.h"
 #include "cpu/soft/system.h"
 #include "vm/virtual.h"
 #include "vm/vm.h"
@@ -459,6 +460,7 @@ static void soft_destroy(struct vcpu *v)
 	soft_cache_destroy(c->cache);
 	soft_mmu_destroy(c->mmu);
 	free(c->jumps);
+	free(c->twins);
 	free(c->written);
 	free(c);
 	v->backend = NULL;
@@ -483,8 +485,9 @@ static int soft_create(struct vcpu *v, struct skep_error *e)
 	}
 	c->mmu = soft_mmu_create();
 	c->cache = soft_cache_create(e);
+	c->twins = soft_twins_create();
 	c->jumps = calloc(JUMP_ENTRIES, sizeof *c->jumps);
-	if (!c->mmu || !c->cache || !c->jumps) {
+	if (!c->mmu || !c->cache || !c->jumps || !c->twins) {
 		soft_destroy(v);
 		return skep_fail(e, ENOMEM, "not enough memory for a processor");
 	}

@@ -6,6 +6,7 @@
 #include "cpu/soft/cache.h"
 #include "cpu/soft/decode.h"
 #include "cpu/soft/exec.h"
+#include "cpu/soft/specialise.h"
 
 uint8_t soft_slot_of(ZydisRegister reg)
 {
@@ -199,26 +200,6 @@ static unsigned decode_one(struct soft_decode *d, unsigned offset, struct soft_o
 	return n;
 }
 
-/*
- * CMP or TEST of registers and immediates followed by a linked Jcc: the first
- * does the work of both.  The branch's op stays where it is and holds the link.
- */
-static void fuse(struct soft_op *op)
-{
-	struct soft_op *branch = op + 1;
-
-	if (branch->fn != exec_jcc[branch->dst & 15])
-		return;
-	for (unsigned test = 0; test < 2; test++)
-		for (unsigned imm = 0; imm < 2; imm++)
-			for (unsigned wide = 0; wide < 2; wide++)
-				if (op->fn == exec_alu[test ? ALU_TEST : ALU_CMP]
-						      [imm ? FORM_RI : FORM_RR][2 + wide]) {
-					op->fn = exec_cmp_jcc[test][imm][wide][branch->dst];
-					return;
-				}
-}
-
 unsigned soft_decode_block(struct soft_cpu *c, const struct block_bytes *in, unsigned max,
 			   struct soft_op *ops, unsigned *ninsns, unsigned *nbytes)
 {
@@ -227,6 +208,7 @@ unsigned soft_decode_block(struct soft_cpu *c, const struct block_bytes *in, uns
 	ZydisDecodedInstruction insn;
 	ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
 	uint8_t first_op[BLOCK_MAX_INSNS + 1];
+	uint8_t effect[BLOCK_MAX_INSNS];
 	unsigned at = 0, n = 1, count = 0;
 	bool ends = false;
 
@@ -242,6 +224,7 @@ unsigned soft_decode_block(struct soft_cpu *c, const struct block_bytes *in, uns
 				return 0;
 			break;
 		}
+		effect[count] = EFFECT_BARRIER;
 		first_op[count++] = (uint8_t)n;
 		if (ZYAN_SUCCESS(s))
 			s = ZydisDecoderDecodeOperands(&z, &context, &insn, operands,
@@ -260,6 +243,7 @@ unsigned soft_decode_block(struct soft_cpu *c, const struct block_bytes *in, uns
 			break;
 		}
 		n += decode_one(&d, in->page_offset + at, ops + n);
+		effect[count - 1] = soft_flag_effect(&d);
 		at += insn.length;
 		ends = d.ends_block;
 	}
@@ -267,9 +251,7 @@ unsigned soft_decode_block(struct soft_cpu *c, const struct block_bytes *in, uns
 	for (unsigned i = 0; i < count; i++)
 		for (unsigned k = first_op[i]; k < first_op[i + 1]; k++)
 			ops[k].left = (uint8_t)(count - 1 - i);
-	for (unsigned i = 0; i + 1 < count; i++)
-		if (first_op[i + 1] == first_op[i] + 1)
-			fuse(&ops[first_op[i]]);
+	soft_specialise(c->twins, ops, first_op, effect, count);
 	ops[0] = (struct soft_op){ .fn = op_head, .ip = (uint16_t)in->page_offset, .imm = count };
 	ops[n] = (struct soft_op){ .fn = op_end, .ip = (uint16_t)(in->page_offset + at) };
 	*ninsns = count;

@@ -103,6 +103,32 @@ extern op_fn op_ea_seg, op_ea_flat32, op_ea_noseg;
 		(p) = (void *)((lin) + t_->addend);				\
 	} while (0)
 
+/*
+ * Most addresses are a base and a displacement.  A hot handler NAME has a twin
+ * NAME_b for them, which leaves the index out; EXEC_PAIR registers the two, in
+ * a section of the program that decode.c reads as an array.
+ */
+struct exec_pair { op_fn *any, *base_only; };
+#define EXEC_PAIR(name)								\
+	static const struct exec_pair name##_pair				\
+	__attribute__((section("exec_pairs"), used)) = { name, name##_b }
+/* Defines both: DEF(arguments..., suffix, how the address is computed). */
+#define BOTH_EA(DEF, ...) DEF(__VA_ARGS__, , soft_ea) DEF(__VA_ARGS__, _b, soft_ea_base)
+
+/*
+ * A register handler NAME has a twin NAME_nf where the flags that it computes
+ * are overwritten before anybody can see them (decode.c works that out).
+ */
+struct exec_flagless { op_fn *any, *flagless; };
+#define EXEC_FLAGLESS(name)							\
+	static const struct exec_flagless name##_flagless			\
+	__attribute__((section("exec_flagless"), used)) = { name, name##_nf }
+
+static inline uint64_t soft_ea_base(const struct soft_cpu *c, const struct soft_op *op)
+{
+	return R64(c, op->base) + (uint64_t)(int64_t)op->disp;
+}
+
 /* ---- Conditions ------------------------------------------------------ */
 
 /* Condition n of Jcc, SETcc, CMOVcc from the flags as LAHF and SETO leave them. */

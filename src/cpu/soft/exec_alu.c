@@ -69,9 +69,12 @@ COLD name##bits##_rm_slow(struct soft_cpu *c, const struct soft_op *op)		\
 	c->cc = (u16)f;									\
 	return op + 1;									\
 }											\
-static const struct soft_op *name##bits##_rm(struct soft_cpu *c, const struct soft_op *op) \
+BOTH_EA(ALU_LOAD, name, insn, compute, bits, sfx)					\
+EXEC_PAIR(name##bits##_rm);
+#define ALU_LOAD(name, insn, compute, bits, sfx, v_, ea)				\
+static const struct soft_op *name##bits##_rm##v_(struct soft_cpu *c, const struct soft_op *op) \
 {											\
-	u64 lin = soft_ea(c, op);							\
+	u64 lin = ea(c, op);								\
 	u##bits d = R##bits(c, op->dst), s;						\
 	u32 f;										\
 	HOT_LOAD(bits, s, lin, name##bits##_rm_slow);					\
@@ -158,6 +161,29 @@ ALU_ALL(and, "and", COMPUTE_PLAIN, LOCK_PLAIN)
 ALU_ALL(sub, "sub", COMPUTE_PLAIN, LOCK_PLAIN)
 ALU_ALL(xor, "xor", COMPUTE_PLAIN, LOCK_PLAIN)
 
+/* Flags not wanted: plain C.  32 and 64 bits are what compilers use. */
+#define ALU_FLAGLESS(name, expr, bits)							\
+static const struct soft_op *name##bits##_rr_nf(struct soft_cpu *c, const struct soft_op *op) \
+{											\
+	u##bits d = R##bits(c, op->dst), s = R##bits(c, op->src);			\
+	SET##bits(c, op->dst, expr);							\
+	NEXT(c, op);									\
+}											\
+EXEC_FLAGLESS(name##bits##_rr);								\
+static const struct soft_op *name##bits##_ri_nf(struct soft_cpu *c, const struct soft_op *op) \
+{											\
+	u##bits d = R##bits(c, op->dst), s = (u##bits)op->imm;				\
+	SET##bits(c, op->dst, expr);							\
+	NEXT(c, op);									\
+}											\
+EXEC_FLAGLESS(name##bits##_ri);
+#define ALU_FLAGLESS_BOTH(name, expr) ALU_FLAGLESS(name, expr, 32) ALU_FLAGLESS(name, expr, 64)
+ALU_FLAGLESS_BOTH(add, d + s)
+ALU_FLAGLESS_BOTH(sub, d - s)
+ALU_FLAGLESS_BOTH(and, d & s)
+ALU_FLAGLESS_BOTH(or, d | s)
+ALU_FLAGLESS_BOTH(xor, d ^ s)
+
 /* CMP and TEST write no operand. */
 #define COMPARE_SIZE(name, insn, bits, sfx)						\
 static inline u16 name##bits(u##bits d, u##bits s)					\
@@ -186,9 +212,12 @@ COLD name##bits##_##form##_slow(struct soft_cpu *c, const struct soft_op *op)		\
 	c->cc = name##bits(left_op, right_op);						\
 	return op + 1;									\
 }											\
-static const struct soft_op *name##bits##_##form(struct soft_cpu *c, const struct soft_op *op) \
+BOTH_EA(COMPARE_LOAD, name, bits, form, left_op, right_op)				\
+EXEC_PAIR(name##bits##_##form);
+#define COMPARE_LOAD(name, bits, form, left_op, right_op, v_, ea)			\
+static const struct soft_op *name##bits##_##form##v_(struct soft_cpu *c, const struct soft_op *op) \
 {											\
-	u64 lin = soft_ea(c, op);							\
+	u64 lin = ea(c, op);								\
 	u##bits m;									\
 	HOT_LOAD(bits, m, lin, name##bits##_##form##_slow);				\
 	c->cc = name##bits(left_op, right_op);						\
@@ -342,6 +371,20 @@ UNARY_ALL(inc, "inc")
 UNARY_ALL(dec, "dec")
 UNARY_ALL(not, "not")
 UNARY_ALL(neg, "neg")
+#define UNARY_FLAGLESS(name, expr, bits)						\
+static const struct soft_op *name##bits##_r_nf(struct soft_cpu *c, const struct soft_op *op) \
+{											\
+	u##bits d = R##bits(c, op->dst);						\
+	SET##bits(c, op->dst, expr);							\
+	NEXT(c, op);									\
+}											\
+EXEC_FLAGLESS(name##bits##_r);
+UNARY_FLAGLESS(inc, d + 1, 32) UNARY_FLAGLESS(inc, d + 1, 64)
+UNARY_FLAGLESS(dec, d - 1, 32) UNARY_FLAGLESS(dec, d - 1, 64)
+UNARY_FLAGLESS(neg, -d, 32) UNARY_FLAGLESS(neg, -d, 64)
+/* NOT has no flags at all. */
+UNARY_FLAGLESS(not, ~d, 32) UNARY_FLAGLESS(not, ~d, 64)
+
 #define UNARY_ROW(n) { [UFORM_R] = SIZES(n, r), [UFORM_M] = SIZES(n, m), [UFORM_LOCK] = SIZES(n, lock) }
 op_fn *const exec_unary[UNARY_OPS][UFORMS][4] = {
 	[UNARY_INC] = UNARY_ROW(inc), [UNARY_DEC] = UNARY_ROW(dec),

@@ -58,6 +58,18 @@ static const struct soft_op *name##bits##_m##form(struct soft_cpu *c, const stru
 SHIFT_ALL(rol, "rol") SHIFT_ALL(ror, "ror") SHIFT_ALL(rcl, "rcl") SHIFT_ALL(rcr, "rcr")
 SHIFT_ALL(shl, "shl") SHIFT_ALL(shr, "shr") SHIFT_ALL(sar, "sar")
 
+#define SHIFT_FLAGLESS(name, bits, type, operator)					\
+static const struct soft_op *name##bits##_ri_nf(struct soft_cpu *c, const struct soft_op *op) \
+{											\
+	type d = (type)R##bits(c, op->dst);						\
+	SET##bits(c, op->dst, d operator (op->imm & (bits - 1)));			\
+	NEXT(c, op);									\
+}											\
+EXEC_FLAGLESS(name##bits##_ri);
+SHIFT_FLAGLESS(shl, 32, u32, <<) SHIFT_FLAGLESS(shl, 64, u64, <<)
+SHIFT_FLAGLESS(shr, 32, u32, >>) SHIFT_FLAGLESS(shr, 64, u64, >>)
+SHIFT_FLAGLESS(sar, 32, s32, >>) SHIFT_FLAGLESS(sar, 64, s64, >>)
+
 #define SIZES(name, form) { name##8_##form, name##16_##form, name##32_##form, name##64_##form }
 #define SHIFT_ROW(n) { [SFORM_RI] = SIZES(n, ri), [SFORM_RC] = SIZES(n, rc), \
 		       [SFORM_MI] = SIZES(n, mi), [SFORM_MC] = SIZES(n, mc) }
@@ -425,6 +437,20 @@ static const struct soft_op *imul3_##bits##_m(struct soft_cpu *c, const struct s
 	return imul_to##bits(c, op, soft_ld##bits(c, op, soft_ea(c, op)), (u##bits)op->imm); \
 }
 IMUL(16, "w") IMUL(32, "l") IMUL(64, "q")
+#define IMUL_FLAGLESS(bits)								\
+static const struct soft_op *imul2_##bits##_r_nf(struct soft_cpu *c, const struct soft_op *op) \
+{											\
+	SET##bits(c, op->dst, R##bits(c, op->dst) * R##bits(c, op->src));		\
+	NEXT(c, op);									\
+}											\
+EXEC_FLAGLESS(imul2_##bits##_r);							\
+static const struct soft_op *imul3_##bits##_r_nf(struct soft_cpu *c, const struct soft_op *op) \
+{											\
+	SET##bits(c, op->dst, R##bits(c, op->src) * (u##bits)op->imm);			\
+	NEXT(c, op);									\
+}											\
+EXEC_FLAGLESS(imul3_##bits##_r);
+IMUL_FLAGLESS(32) IMUL_FLAGLESS(64)
 op_fn *const exec_imul2[2][3] = { { imul2_16_r, imul2_32_r, imul2_64_r },
 				  { imul2_16_m, imul2_32_m, imul2_64_m } };
 op_fn *const exec_imul3[2][3] = { { imul3_16_r, imul3_32_r, imul3_64_r },

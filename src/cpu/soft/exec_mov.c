@@ -27,25 +27,31 @@ COLD mov##bits##_rm_slow(struct soft_cpu *c, const struct soft_op *op)		\
 	SET##bits(c, op->dst, soft_load_slow(c, op, soft_ea(c, op), bits / 8));	\
 	return op + 1;								\
 }										\
-static const struct soft_op *mov##bits##_rm(struct soft_cpu *c, const struct soft_op *op) \
+BOTH_EA(MOV_LOAD, bits)								\
+EXEC_PAIR(mov##bits##_rm);							\
+MOV_STORE(bits, mr, R##bits(c, op->src))					\
+MOV_STORE(bits, mi, (u##bits)op->imm)
+#define MOV_LOAD(bits, v_, ea)							\
+static const struct soft_op *mov##bits##_rm##v_(struct soft_cpu *c, const struct soft_op *op) \
 {										\
-	u64 lin = soft_ea(c, op);						\
+	u64 lin = ea(c, op);							\
 	u##bits v;								\
 	HOT_LOAD(bits, v, lin, mov##bits##_rm_slow);				\
 	SET##bits(c, op->dst, v);						\
 	NEXT(c, op);								\
-}										\
-MOV_STORE(bits, mr, R##bits(c, op->src))					\
-MOV_STORE(bits, mi, (u##bits)op->imm)
+}
 #define MOV_STORE(bits, form, value)						\
 COLD mov##bits##_##form##_slow(struct soft_cpu *c, const struct soft_op *op)	\
 {										\
 	soft_store_slow(c, op, soft_ea(c, op), bits / 8, value);		\
 	return op + 1;								\
 }										\
-static const struct soft_op *mov##bits##_##form(struct soft_cpu *c, const struct soft_op *op) \
+BOTH_EA(MOV_STORE_HOT, bits, form, value)					\
+EXEC_PAIR(mov##bits##_##form);
+#define MOV_STORE_HOT(bits, form, value, v_, ea)				\
+static const struct soft_op *mov##bits##_##form##v_(struct soft_cpu *c, const struct soft_op *op) \
 {										\
-	u64 lin = soft_ea(c, op);						\
+	u64 lin = ea(c, op);							\
 	u##bits v = value, *p;							\
 	HOT_WRITE(bits, p, lin, mov##bits##_##form##_slow);			\
 	memcpy(p, &v, sizeof v);						\
@@ -73,10 +79,13 @@ COLD mov##sign##from##_##to##_slow(struct soft_cpu *c, const struct soft_op *op)
 	SET##to(c, op->dst, (ctype)soft_load_slow(c, op, soft_ea(c, op), from / 8)); \
 	return op + 1;								\
 }										\
-static const struct soft_op *mov##sign##from##_##to##_m(struct soft_cpu *c,	\
-							const struct soft_op *op) \
+BOTH_EA(MOVX_LOAD, sign, from, to, ctype)					\
+EXEC_PAIR(mov##sign##from##_##to##_m);
+#define MOVX_LOAD(sign, from, to, ctype, v_, ea)				\
+static const struct soft_op *mov##sign##from##_##to##_m##v_(struct soft_cpu *c,	\
+							    const struct soft_op *op) \
 {										\
-	u64 lin = soft_ea(c, op);						\
+	u64 lin = ea(c, op);							\
 	ctype v;								\
 	HOT_LOAD(from, v, lin, mov##sign##from##_##to##_slow);			\
 	SET##to(c, op->dst, v);							\

@@ -56,40 +56,50 @@ static __attribute__((noinline, cold)) OP_FN(store16_slow)
 	NEXT(c, op);
 }
 
-OP_FN(sse_store_a)
-{
-	uint64_t lin = soft_ea(c, op);
-	v2di *p = soft_host_write(c, lin, 16);
-
-	if (unlikely(lin & 15))
-		return simd_misaligned(c, op);
-	if (unlikely(!p))
-		return store16_slow(c, op);
-	*p = XMM(c, op->src);
-	NEXT(c, op);
+#define STORE16(name, aligned, type, v_, ea)					\
+OP_FN(name##v_);								\
+OP_FN(name##v_)									\
+{										\
+	uint64_t lin = ea(c, op);						\
+	const struct tlb_entry *t = TLB_ENTRY(c, lin);				\
+										\
+	if (unlikely(aligned && lin & 15))					\
+		return simd_misaligned(c, op);					\
+	if (unlikely(lin - t->wtag > 4096 - 16))				\
+		return store16_slow(c, op);					\
+	*(type *)(lin + t->addend) = XMM(c, op->src);				\
+	NEXT(c, op);								\
 }
+BOTH_EA(STORE16, sse_store_a, true, v2di)
+EXEC_PAIR(sse_store_a);
+BOTH_EA(STORE16, sse_store_u, false, v2di_u)
+EXEC_PAIR(sse_store_u);
 
-OP_FN(sse_store_u)
-{
-	v2di_u *p = soft_host_write(c, soft_ea(c, op), 16);
-
-	if (unlikely(!p))
-		return store16_slow(c, op);
-	*p = XMM(c, op->src);
-	NEXT(c, op);
+#define STORE_LOW(name, bits, part, v_, ea)					\
+OP_FN(name##v_);								\
+OP_FN(name##v_)									\
+{										\
+	uint64_t lin = ea(c, op);						\
+	void *p;								\
+										\
+	HOT_WRITE(bits, p, lin, name##_slow);					\
+	store##bits(p, part(c, op->src, 0));					\
+	NEXT(c, op);								\
 }
-
-OP_FN(sse_store4)
+COLD sse_store4_slow(struct soft_cpu *c, const struct soft_op *op)
 {
 	soft_st32(c, op, soft_ea(c, op), XD(c, op->src, 0));
-	NEXT(c, op);
+	return op + 1;
 }
-
-OP_FN(sse_store8)
+BOTH_EA(STORE_LOW, sse_store4, 32, XD)
+EXEC_PAIR(sse_store4);
+COLD sse_store8_slow(struct soft_cpu *c, const struct soft_op *op)
 {
 	soft_st64(c, op, soft_ea(c, op), XQ(c, op->src, 0));
-	NEXT(c, op);
+	return op + 1;
 }
+BOTH_EA(STORE_LOW, sse_store8, 64, XQ)
+EXEC_PAIR(sse_store8);
 
 OP_FN(sse_store8_high)
 {

@@ -12,6 +12,7 @@
 #define SKEP_CPU_SOFT_SIMD_H
 
 #include "cpu/soft/decode.h"
+#include "cpu/soft/exec.h"
 
 typedef long long v2di __attribute__((vector_size(16), may_alias));
 typedef long long v2di_u __attribute__((vector_size(16), may_alias, aligned(1)));
@@ -76,15 +77,21 @@ static __attribute__((noinline, cold)) OP_FN(name##_slow)			\
 	const simd_m##size *s = simd_load_slow(c, op, soft_ea(c, op), SIMD_BYTES_##size); \
 	__VA_ARGS__								\
 }										\
+SIMD_HOT(linkage, name, name##_slow, size, soft_ea, __VA_ARGS__)		\
+SIMD_HOT(static, name##_b, name##_slow, size, soft_ea_base, __VA_ARGS__)	\
+EXEC_PAIR(name);
+#define SIMD_HOT(linkage, name, slow, size, ea, ...)				\
 linkage OP_FN(name)								\
 {										\
-	uint64_t lin_ = soft_ea(c, op);						\
-	const simd_m##size *s = soft_host_read(c, lin_, SIMD_BYTES_##size);	\
+	uint64_t lin_ = ea(c, op);						\
+	const struct tlb_entry *t_ = TLB_ENTRY(c, lin_);			\
+	const simd_m##size *s;							\
 										\
 	if (unlikely(lin_ & SIMD_MUST_ALIGN_##size))				\
 		return simd_misaligned(c, op);					\
-	if (unlikely(!s))							\
-		return name##_slow(c, op);					\
+	if (unlikely(lin_ - t_->rtag > 4096 - SIMD_BYTES_##size))		\
+		return slow(c, op);						\
+	s = (const simd_m##size *)(lin_ + t_->addend);				\
 	__VA_ARGS__								\
 }
 

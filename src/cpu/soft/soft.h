@@ -152,6 +152,7 @@ struct soft_cpu {
 	const struct cpu_model *model;
 	struct soft_cache *cache;	/* decoded blocks */
 	struct soft_mmu *mmu;		/* TLBs */
+	struct soft_twins *twins;	/* faster twins of handlers: specialise.h */
 	uint64_t budget_given;		/* see soft_insns() */
 	uint64_t insns_base;
 
