@@ -177,11 +177,10 @@ static unsigned decode_one(struct soft_decode *d, unsigned offset, struct soft_o
 	    !(soft_decode_int(d, &op) || soft_decode_sse(d, &op) || soft_decode_x87(d, &op) ||
 	      soft_decode_sys(d, &op))) {
 		op.fn = op_ud;
-		d->ends_block = true;
-		need_ea = false;
+		d->ends_block = d->raises = true;
 		d->before.fn = d->after.fn = NULL;
 	}
-	if (need_ea && op.fn != op_nop)
+	if (need_ea && op.fn != op_nop && !d->raises)
 		out[n++] = ea;
 	if (d->before.fn) {
 		d->before.ip = op.ip;

@@ -16,6 +16,7 @@ struct soft_decode {
 	unsigned opsize;		/* effective operand size in bytes: 2, 4, 8 (1 where the opcode says so) */
 	int mem;			/* index of the explicit memory operand in op[], or -1 */
 	bool ends_block;		/* out: no instruction of this block follows */
+	bool raises;			/* out: it only raises, before it looks at its operands */
 	/*
 	 * An op to be placed after this one, part of the same instruction (fn NULL:
 	 * none); used by the strict floating-point wrapper.

@@ -129,6 +129,7 @@ static void check_available(struct soft_decode *d, struct soft_op *op)
 	if (!(d->mode & (xmm ? MODE_NOSSE : MODE_NOFPU)))
 		return;
 	op->fn = xmm ? no_xmm : no_mmx;
+	d->raises = true;
 	d->before.fn = NULL;
 	d->after.fn = NULL;
 }

@@ -189,7 +189,9 @@ bool soft_decode_x87(struct soft_decode *d, struct soft_op *op)
 	op->fn = in->raw.modrm.mod == 3 ? decode_reg(&e, op) : decode_mem(d, &e, op);
 	if (!op->fn)
 		return false;
-	if (d->mode & MODE_NOFPU)
+	if (d->mode & MODE_NOFPU) {
 		op->fn = x87_unavailable;
+		d->raises = true;
+	}
 	return true;
 }
