@@ -130,7 +130,8 @@ void vm_request_reset(struct vm *vm);
 
 /*
  * Stops every vCPU for a reason and waits until none runs, then the devices and
- * the clock; and the way back, when the last reason is gone. vm thread, no lock held.
+ * the clock; and the way back, when the last reason is gone.  Any thread but a
+ * vCPU's, no lock held.
  */
 void vm_pause(struct vm *vm, uint32_t reason);
 void vm_resume(struct vm *vm, uint32_t reason);
