@@ -200,19 +200,35 @@ struct wall_time board_wall_time(void)
 	return t;
 }
 
-/*
- * PMBASE is read from the LPC bridge (0:31.0, 40h).  The sleep type of S5 is 7
- * on our board, as on the chip that it follows, and 0 on QEMU's.
- */
-void board_power_off(void)
+/* PMBASE is read from the LPC bridge (0:31.0, 40h), which need not be where we expect it. */
+static uint16_t pm_base(void)
 {
 	uint32_t base;
 
 	__asm__ volatile("outl %0, %1" :: "a"(0x8000f840u), "Nd"((uint16_t)0xcf8));
 	__asm__ volatile("inl %1, %0" : "=a"(base) : "Nd"((uint16_t)0xcfc));
-	base = (base & 0xff80) + 4;
-	__asm__ volatile("outw %0, %1" :: "a"((uint16_t)(1 << 13 | 7 << 10)), "d"((uint16_t)base));
-	__asm__ volatile("outw %0, %1" :: "a"((uint16_t)(1 << 13)), "d"((uint16_t)base));
+	return base & 0xff80;
+}
+
+/* PM1_STS bit 8 (ACPI 6.4, 4.8.3.1.1); writing it back clears it. */
+bool board_power_button(void)
+{
+	uint16_t status, port = pm_base();
+
+	__asm__ volatile("inw %1, %0" : "=a"(status) : "d"(port));
+	if (!(status & 0x100))
+		return false;
+	__asm__ volatile("outw %0, %1" :: "a"((uint16_t)0x100), "d"(port));
+	return true;
+}
+
+/* The sleep type of S5 is 7 on our board, as on the chip that it follows, and 0 on QEMU's. */
+void board_power_off(void)
+{
+	uint16_t port = pm_base() + 4;
+
+	__asm__ volatile("outw %0, %1" :: "a"((uint16_t)(1 << 13 | 7 << 10)), "d"(port));
+	__asm__ volatile("outw %0, %1" :: "a"((uint16_t)(1 << 13)), "d"(port));
 }
 
 void board_reset(void)

@@ -27,6 +27,7 @@ extern uint64_t tsc_hz;
 void board_init(void);		/* interrupts are on afterwards, all clocks run */
 int board_key(void);		/* -1: none */
 struct wall_time board_wall_time(void);
+bool board_power_button(void);	/* pressed since the last call */
 void board_power_off(void);
 void board_reset(void);
 static inline uint64_t read_tsc(void)

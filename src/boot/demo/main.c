@@ -152,6 +152,10 @@ void demo_main(void)
 
 		while ((key = board_key()) >= 0)
 			handle_key(key);
+		if (board_power_button()) {
+			print("power button: ");
+			handle_key('q');
+		}
 		if (apic_ticks >= next) {
 			next += APIC_HZ;
 			check_pattern(rounds++);
