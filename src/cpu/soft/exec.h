@@ -124,6 +124,14 @@ struct exec_flagless { op_fn *any, *flagless; };
 	static const struct exec_flagless name##_flagless			\
 	__attribute__((section("exec_flagless"), used)) = { name, name##_nf }
 
+/*
+ * Two handlers in a row with the same destination register (and, if same_memory,
+ * the same memory operand) that one handler can do: exec_sse_pairs.c.
+ */
+struct exec_fused { op_fn *first, *second, *both, *both_base_only; bool same_memory; };
+extern const struct exec_fused exec_fused[];
+extern const unsigned exec_fused_count;
+
 static inline uint64_t soft_ea_base(const struct soft_cpu *c, const struct soft_op *op)
 {
 	return R64(c, op->base) + (uint64_t)(int64_t)op->disp;

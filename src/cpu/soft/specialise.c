@@ -5,7 +5,7 @@
 
 #define TABLE_SIZE 1024u	/* a power of two, several times the number of twins */
 
-struct twin { op_fn *any, *base_only, *flagless; };
+struct twin { op_fn *any, *base_only, *flagless; bool begins_pair; };
 struct soft_twins { struct twin at[TABLE_SIZE]; };
 
 /* The arrays that EXEC_PAIR and EXEC_FLAGLESS make. */
@@ -39,6 +39,11 @@ struct soft_twins *soft_twins_create(void)
 		w = slot_of(t, p->any);
 		w->any = p->any;
 		w->flagless = p->flagless;
+	}
+	for (const struct exec_fused *p = exec_fused; p < exec_fused + exec_fused_count; p++) {
+		w = slot_of(t, p->first);
+		w->any = p->first;
+		w->begins_pair = true;
 	}
 	return t;
 }
@@ -109,6 +114,33 @@ static void fuse(struct soft_op *op)
 				}
 }
 
+/* A memory operand that does not change between two ops. */
+static bool same_memory(const struct soft_op *a, const struct soft_op *b)
+{
+	return a->base == b->base && a->index == b->index && a->scale == b->scale &&
+	       a->disp == b->disp;
+}
+
+/* Returns whether the op and the next have become one. */
+static bool fuse_pair(const struct soft_twins *t, struct soft_op *op)
+{
+	struct soft_op *next = op + 1;
+
+	if (!slot_of(t, op->fn)->begins_pair)
+		return false;
+	for (const struct exec_fused *p = exec_fused; p < exec_fused + exec_fused_count; p++) {
+		if (p->first != op->fn || p->second != next->fn)
+			continue;
+		/* load x; OP x, y -- or OP x, [m]; store [m], x */
+		if (p->same_memory ? next->src != op->dst || !same_memory(op, next)
+				   : next->dst != op->dst || next->src == op->dst)
+			return false;
+		op->fn = op->index == SLOT(SLOT_ZERO) ? p->both_base_only : p->both;
+		return true;
+	}
+	return false;
+}
+
 void soft_specialise(const struct soft_twins *t, struct soft_op *ops, const uint8_t *first_op,
 		     const uint8_t *effect, unsigned count)
 {
@@ -127,6 +159,10 @@ void soft_specialise(const struct soft_twins *t, struct soft_op *ops, const uint
 		if (single && i + 1 < count && first_op[i + 2] == first_op[i + 1] + 1)
 			fuse(op);
 	}
+	for (unsigned i = 0; i + 1 < count; i++)
+		if (first_op[i + 1] == first_op[i] + 1 && first_op[i + 2] == first_op[i + 1] + 1 &&
+		    fuse_pair(t, &ops[first_op[i]]))
+			i++;
 	for (unsigned k = first_op[0]; k < first_op[count]; k++)
 		if (ops[k].index == SLOT(SLOT_ZERO) && ops[k].flags & OPF_MEM) {
 			op_fn *fn = slot_of(t, ops[k].fn)->base_only;
