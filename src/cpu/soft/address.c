@@ -15,8 +15,9 @@ static bool limit_ok(const struct cpu_segment *s, uint64_t off, unsigned size)
 	uint64_t last = off + (size ? size - 1 : 0);
 	bool down = (s->attr & 0x1c) == 0x14;	/* data, expand-down */
 
+	/* With a limit of 4 GiB nothing is beyond it: addresses wrap (vol. 3, 5.3.1). */
 	if (!down)
-		return last <= s->limit && last >= off;
+		return (last <= s->limit && last >= off) || s->limit == UINT32_MAX;
 	return off > s->limit && last <= (s->attr & BIT(14) ? UINT32_MAX : 0xffffu);
 }
 
@@ -75,6 +76,34 @@ const struct soft_op *op_ea_noseg(struct soft_cpu *c, const struct soft_op *op)
 {
 	c->r[SLOT_EA] = ea_offset(c, op);
 	NEXT(c, op);
+}
+
+/* FS or GS in 64-bit mode: the access itself finds out whether the sum is canonical. */
+const struct soft_op *op_ea_fsgs(struct soft_cpu *c, const struct soft_op *op)
+{
+	c->r[SLOT_EA] = ea_offset(c, op) + R64(c, op->seg == SEG_FS ? SLOT(SLOT_FS) : SLOT(SLOT_GS));
+	NEXT(c, op);
+}
+
+/*
+ * A bit string with 16- or 32-bit addresses: the bit's operand may lie anywhere
+ * around the effective address, and wraps like it.  op->src is the bit index,
+ * op->disp the operand's size.
+ */
+const struct soft_op *op_ea_bits(struct soft_cpu *c, const struct soft_op *op)
+{
+	unsigned size = (unsigned)op->disp;
+	uint64_t raw = soft_reg_get(c, op->src, size);
+	int64_t index = size == 2 ? (int16_t)raw : size == 4 ? (int32_t)raw : (int64_t)raw;
+	struct soft_op ea = *op;
+
+	ea.imm += (uint64_t)((index >> (size == 2 ? 4 : size == 4 ? 5 : 6)) * size);
+	if (c->mode & MODE_CS64 && op->seg != SEG_FS && op->seg != SEG_GS)
+		c->r[SLOT_EA] = ea_offset(c, &ea);
+	else
+		c->r[SLOT_EA] = soft_seg_lin(c, op, op->seg, ea_offset(c, &ea), size,
+					     op->flags & OPF_WRITE);
+	return op + 1;
 }
 
 /* ---- The stack ------------------------------------------------------------ */

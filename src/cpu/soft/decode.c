@@ -6,6 +6,7 @@
 #include "cpu/soft/cache.h"
 #include "cpu/soft/decode.h"
 #include "cpu/soft/exec.h"
+#include "cpu/soft/exec_x87.h"
 #include "cpu/soft/specialise.h"
 
 uint8_t soft_slot_of(ZydisRegister reg)
@@ -38,6 +39,20 @@ uint8_t soft_reg_number(ZydisRegister reg)
 	}
 }
 
+/* BT and its kin with a register: the index is part of the address. */
+static bool is_bit_string(const struct soft_decode *d)
+{
+	switch (d->insn->mnemonic) {
+	case ZYDIS_MNEMONIC_BT:
+	case ZYDIS_MNEMONIC_BTS:
+	case ZYDIS_MNEMONIC_BTR:
+	case ZYDIS_MNEMONIC_BTC:
+		return soft_is_mem(d, 0) && soft_is_reg(d, 1);
+	default:
+		return false;
+	}
+}
+
 /*
  * Fills in the memory operand.  Returns true when an address op is needed in
  * front, which is then in *ea; the instruction's own op finds the linear
@@ -54,7 +69,10 @@ static bool memory_operand(const struct soft_decode *d, struct soft_op *op, stru
 	uint8_t base = SLOT(SLOT_ZERO), index = SLOT(SLOT_ZERO), scale = 0;
 	bool write = o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
 
-	if (o->mem.base == ZYDIS_REGISTER_RIP || o->mem.base == ZYDIS_REGISTER_EIP) {
+	/* Zydis 4.0 takes the absence of a base for R13 if REX.B is set and the address is 32 bits. */
+	if (in->raw.modrm.mod == 0 && in->raw.sib.offset && in->raw.sib.base == 5)
+		disp = in->raw.disp.value;
+	else if (o->mem.base == ZYDIS_REGISTER_RIP || o->mem.base == ZYDIS_REGISTER_EIP) {
 		base = SLOT(SLOT_IPBASE);
 		disp += op->ip + op->len;
 	} else if (o->mem.base != ZYDIS_REGISTER_NONE) {
@@ -100,13 +118,19 @@ static bool memory_operand(const struct soft_decode *d, struct soft_op *op, stru
 		ea->flags |= OPF_ADDR32;
 	else if (in->address_width == 16)
 		ea->flags |= OPF_ADDR16;
-	if (agen || (long64 && seg != SEG_FS && seg != SEG_GS))
+	if (is_bit_string(d) && in->address_width != 64) {
+		ea->fn = op_ea_bits;
+		ea->src = soft_slot_of(d->op[1].reg.value);
+	} else if (agen || (long64 && seg != SEG_FS && seg != SEG_GS)) {
 		ea->fn = op_ea_noseg;
-	else if (d->mode & MODE_FLAT && !long64 && in->address_width == 32 && seg <= SEG_DS &&
-		 !(seg == SEG_CS && write))
+	} else if (long64) {
+		ea->fn = op_ea_fsgs;
+	} else if (d->mode & MODE_FLAT && !long64 && in->address_width == 32 && seg <= SEG_DS &&
+		 !(seg == SEG_CS && write)) {
 		ea->fn = op_ea_flat32;
-	else
+	} else {
 		ea->fn = op_ea_seg;
+	}
 	op->base = SLOT(SLOT_EA);
 	op->index = SLOT(SLOT_ZERO);
 	op->scale = 0;
@@ -132,6 +156,24 @@ static void decoder_init(ZydisDecoder *z, uint32_t mode)
 	ZydisDecoderEnableMode(z, ZYDIS_DECODER_MODE_TZCNT, ZYAN_FALSE);
 	ZydisDecoderEnableMode(z, ZYDIS_DECODER_MODE_WBNOINVD, ZYAN_FALSE);
 	ZydisDecoderEnableMode(z, ZYDIS_DECODER_MODE_CLDEMOTE, ZYAN_FALSE);
+}
+
+/*
+ * A pending x87 exception comes before what is wrong with the address, which
+ * is found by an op in front of the one that looks for the exception.
+ */
+static bool waits(const ZydisDecodedInstruction *in)
+{
+	switch (in->mnemonic) {
+	case ZYDIS_MNEMONIC_FNSTCW:
+	case ZYDIS_MNEMONIC_FNSTSW:
+	case ZYDIS_MNEMONIC_FNSTENV:
+	case ZYDIS_MNEMONIC_FNSAVE:
+		return false;
+	default:
+		return in->meta.isa_set == ZYDIS_ISA_SET_X87 ||
+		       in->meta.isa_set == ZYDIS_ISA_SET_PENTIUMMMX;
+	}
 }
 
 static const struct soft_op *op_gp0(struct soft_cpu *c, const struct soft_op *op)
@@ -180,8 +222,13 @@ static unsigned decode_one(struct soft_decode *d, unsigned offset, struct soft_o
 		d->ends_block = d->raises = true;
 		d->before.fn = d->after.fn = NULL;
 	}
-	if (need_ea && op.fn != op_nop && !d->raises)
+	if (need_ea && op.fn != op_nop && !d->raises) {
+		if (ea.fn == op_ea_seg && waits(in) && !d->before.fn) {
+			out[n] = op;
+			out[n++].fn = x87_fwait;
+		}
 		out[n++] = ea;
+	}
 	if (d->before.fn) {
 		d->before.ip = op.ip;
 		d->before.len = op.len;

@@ -77,7 +77,7 @@ extern op_fn op_movs, op_stos, op_lods, op_scas, op_cmps;
 extern op_fn op_nop, op_pause, op_fence, op_cbw, op_cwde, op_cdqe, op_cwd, op_cdq, op_cqo;
 extern op_fn op_lahf, op_sahf, op_clc, op_stc, op_cmc, op_cld, op_std, op_salc, op_xlat;
 extern op_fn op_aaa, op_aas, op_aam, op_aad, op_daa, op_das;
-extern op_fn op_ea_seg, op_ea_flat32, op_ea_noseg;
+extern op_fn op_ea_seg, op_ea_flat32, op_ea_noseg, op_ea_fsgs, op_ea_bits;
 
 /* ---- Memory in hot handlers -------------------------------------------- */
 

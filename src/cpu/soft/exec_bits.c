@@ -182,9 +182,9 @@ static inline const struct soft_op *name##bits##_mem(struct soft_cpu *c, const s
 static const struct soft_op *name##bits##_mr(struct soft_cpu *c, const struct soft_op *op) \
 {											\
 	s##bits index = (s##bits)R##bits(c, op->src);					\
-	u64 lin = soft_ea(c, op) + (u64)((s64)(index >> __builtin_ctz(bits)) * (bits / 8)); \
-	if (!(c->mode & MODE_CS64))							\
-		lin = (u32)lin;								\
+	u64 lin = soft_ea(c, op);							\
+	if (!(op->flags & (OPF_ADDR32 | OPF_ADDR16)))	/* else op_ea_bits has done it */ \
+		lin += (u64)((s64)(index >> __builtin_ctz(bits)) * (bits / 8));		\
 	return name##bits##_mem(c, op, lin, (u##bits)((u##bits)1 << (index & (bits - 1)))); \
 }											\
 static const struct soft_op *name##bits##_mi(struct soft_cpu *c, const struct soft_op *op) \
