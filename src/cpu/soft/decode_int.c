@@ -182,7 +182,11 @@ static bool decode_movx(struct soft_decode *d, struct soft_op *op, bool sign)
 	op->dst = reg_of(d, 0);
 	if (!mem)
 		op->src = reg_of(d, 1);
-	op->fn = exec_movx[sign][mem][size_index(size_of(d, 1))][size_index(size_of(d, 0))];
+	/* MOVSXD r16, r/m16 is a MOV; Zydis reads 32 bits. */
+	if (size_of(d, 0) == 2 && size_of(d, 1) == 4)
+		op->fn = exec_mov[mem ? FORM_RM : FORM_RR][1];
+	else
+		op->fn = exec_movx[sign][mem][size_index(size_of(d, 1))][size_index(size_of(d, 0))];
 	return op->fn != NULL;
 }
 
