@@ -72,12 +72,16 @@ static bool decode_mov(struct soft_decode *d, struct soft_op *op)
 static bool decode_push_pop(struct soft_decode *d, struct soft_op *op, bool pop)
 {
 	bool long64 = d->mode & MODE_CS64;
+	bool operandsize = d->insn->attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE;
 
 	if (!is_class(d, 0, ZYDIS_REGCLASS_SEGMENT))
 		return false;
 	op->dst = op->src = soft_reg_number(d->op[0].reg.value);
-	if (long64)	/* as of any PUSH and POP, whatever the decoder thinks of the operand */
-		op->size = d->insn->attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE ? 2 : 8;
+	/* As of any PUSH and POP, whatever the decoder thinks of the operand. */
+	if (long64)
+		op->size = operandsize && !d->insn->raw.rex.W ? 2 : 8;
+	else
+		op->size = !(d->mode & MODE_CS32) == operandsize ? 4 : 2;
 	if (!pop)
 		return take(d, op, op_push_seg, false);
 	return take(d, op, op_pop_seg, !long64 || op->dst == SEG_SS);
@@ -217,6 +221,7 @@ static bool decode_interrupts(struct soft_decode *d, struct soft_op *op)
 	case ZYDIS_MNEMONIC_IRET: case ZYDIS_MNEMONIC_IRETD: case ZYDIS_MNEMONIC_IRETQ:
 		return take(d, op, op_iret, true);
 	case ZYDIS_MNEMONIC_UD0: case ZYDIS_MNEMONIC_UD1: case ZYDIS_MNEMONIC_UD2:
+		d->raises = true;
 		return take(d, op, op_ud, true);
 	default:
 		return false;
