@@ -225,9 +225,11 @@ const struct soft_op *op_smsw(struct soft_cpu *c, const struct soft_op *op)
 /* DR4 and DR5 are DR6 and DR7, unless CR4.DE says that they are not there. */
 static unsigned debug_register(struct soft_cpu *c, const struct soft_op *op, unsigned n)
 {
-	if (n >= 8 || ((n == 4 || n == 5) && c->s.cr4 & CR4_DE))
+	if (n >= 8)
 		soft_raise(c, op, EXC_UD);
 	soft_need_cpl0(c, op);
+	if ((n == 4 || n == 5) && c->s.cr4 & CR4_DE)
+		soft_raise(c, op, EXC_UD);
 	if (c->s.dr7 & DR7_GD) {
 		c->sys.dr6 = DR6_BD;
 		soft_raise(c, op, EXC_DB);
