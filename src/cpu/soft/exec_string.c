@@ -108,6 +108,23 @@ static inline bool rcx_zero(const struct soft_cpu *c, const struct string *s)
 	return !(c->r[REG_RCX] & s->mask);
 }
 
+/*
+ * A REP with 32-bit addresses first of all takes their upper halves from the count
+ * and from the pointers of MOVS and STOS, whatever happens then: so do Intel's
+ * processors.  Says whether there is something to do.
+ */
+static bool rep_begin(struct soft_cpu *c, const struct string *s, bool rsi, bool rdi)
+{
+	if (s->addr_size == 4) {
+		W32(c, SLOT(REG_RCX), c->r[REG_RCX]);
+		if (rsi)
+			W32(c, SLOT(REG_RSI), c->r[REG_RSI]);
+		if (rdi)
+			W32(c, SLOT(REG_RDI), c->r[REG_RDI]);
+	}
+	return !rcx_zero(c, s);
+}
+
 static inline void *bulk(struct soft_cpu *c, const struct soft_op *op, uint64_t lin, uint64_t size,
 			 bool write)
 {
@@ -144,7 +161,7 @@ static const struct soft_op *rep_movs(struct soft_cpu *c, const struct soft_op *
 {
 	uint64_t allowed = rep_allowed(c, s);
 
-	if (!(c->r[REG_RCX] & s->mask))
+	if (!rep_begin(c, s, true, true))
 		return op + 1;
 	while (allowed) {
 		uint64_t n = 0;
@@ -217,7 +234,7 @@ const struct soft_op *op_stos(struct soft_cpu *c, const struct soft_op *op)
 		stos_once(c, op, &s);
 		return op + 1;
 	}
-	if (rcx_zero(c, &s))
+	if (!rep_begin(c, &s, false, true))
 		return op + 1;
 	allowed = rep_allowed(c, &s);
 	while (allowed) {
@@ -256,7 +273,7 @@ const struct soft_op *op_lods(struct soft_cpu *c, const struct soft_op *op)
 	bool rep = op->flags & (OPF_REP | OPF_REPNE);
 	uint64_t allowed = rep ? rep_allowed(c, &s) : 1;
 
-	if (rep && rcx_zero(c, &s))
+	if (rep && !rep_begin(c, &s, false, false))
 		return op + 1;
 	while (allowed--) {
 		uint64_t v = soft_load(c, op, source(c, op, &s), s.size);
@@ -334,7 +351,7 @@ static const struct soft_op *scan(struct soft_cpu *c, const struct soft_op *op,
 	uint64_t allowed = rep ? rep_allowed(c, &s) : 1;
 	bool ended = false;
 
-	if (rep && rcx_zero(c, &s))
+	if (rep && !rep_begin(c, &s, false, false))
 		return op + 1;
 	while (allowed-- && !ended) {
 		uint16_t cc = once(c, op, &s);
