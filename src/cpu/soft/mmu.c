@@ -601,13 +601,25 @@ static uint64_t lin_add(const struct soft_cpu *c, uint64_t lin, uint64_t n)
 }
 
 /* Canonical, aligned where that is asked for; data breakpoints are noted. */
+/* SDM vol. 3, table 6-7.  16-byte operands and FXSAVE's have rules of their own. */
+static bool misaligned(uint64_t lin, unsigned size)
+{
+	switch (size) {
+	case 10: size = 8; break;		/* 80-bit reals */
+	case 28: case 108: size = 4; break;	/* x87 environment and state */
+	case 14: case 94: size = 2; break;
+	default: break;
+	}
+	return size <= 8 && lin & (size - 1);
+}
+
 static void check_linear(struct soft_cpu *c, const struct soft_op *op, uint64_t lin, unsigned size,
 			 bool write)
 {
 	if (c->mode & MODE_LMA &&
 	    (!soft_canonical(lin) || (size && !soft_canonical(lin + size - 1))))
 		soft_raise_err(c, op, op && op->seg == SEG_SS ? EXC_SS : EXC_GP, 0);
-	if (unlikely(c->alignment_check && size <= 8 && size && lin & (size - 1)))
+	if (unlikely(c->alignment_check && size && misaligned(lin, size)))
 		soft_raise_err(c, op, EXC_AC, 0);
 	if (unlikely(c->stepping))
 		soft_data_breakpoint(c, lin, size, write);
