@@ -11,7 +11,8 @@ build:
 	@scripts/deps build
 	@test -f $(BUILD)/build.ninja || { mkdir -p $(BUILD); $(MESON) setup $(BUILD) >$(BUILD)/setup.log || \
 		{ tail -n 20 $(BUILD)/setup.log; exit 1; }; }
-	@$(NINJA) -C $(BUILD) --quiet
+	@test -x $(BUILD)/skep || echo "Building skep ..."
+	@out=$$($(NINJA) -C $(BUILD) --quiet 2>&1) || { echo "$$out"; exit 1; }
 
 run: build
 	@scripts/deps run
