@@ -43,12 +43,14 @@ static void number(FILE *out, const char *name, int64_t v)
 void stats_write(FILE *out, struct vm *vm, const struct run_stats *s)
 {
 	struct rusage u = { 0 };
-	int64_t touched = ram_touched(vm), peak;
+	int64_t touched = ram_touched(vm), peak, first;
 
 	getrusage(RUSAGE_SELF, &u);
 	peak = (int64_t)u.ru_maxrss * 1024;
 	fprintf(out, "{\"exit_code\": %d", s->exit_code);
 	number(out, "run_us", (s->run_ns - s->start->monotonic_ns) / 1000);
+	first = atomic_load(&vm->first_run_ns);
+	number(out, "first_insn_us", first ? (first - s->start->monotonic_ns) / 1000 : -1);
 	fprintf(out, ",\n \"wall_seconds\": %.6f", (s->end_ns - s->start->monotonic_ns) / 1e9);
 	fprintf(out, ",\n \"cpu_seconds\": %.6f", cpu_seconds(&u));
 	number(out, "cpus", vm->ncpus);

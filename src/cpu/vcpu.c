@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/thread.h"
 #include "chipset/chipset.h"
@@ -106,6 +107,17 @@ static void handle_exit(struct vcpu *v, enum vcpu_exit why)
 	}
 }
 
+/* For whoever measures how long it takes to the first instruction of the guest. */
+static void note_first_run(struct vm *vm)
+{
+	struct timespec t;
+
+	if (atomic_load_explicit(&vm->first_run_ns, memory_order_relaxed))
+		return;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	atomic_store(&vm->first_run_ns, t.tv_sec * NSEC_PER_SEC + t.tv_nsec);
+}
+
 static void *vcpu_main(void *opaque)
 {
 	struct vcpu *v = opaque;
@@ -114,6 +126,7 @@ static void *vcpu_main(void *opaque)
 	snprintf(name, sizeof(name), "vcpu%u", v->index);
 	pthread_setname_np(pthread_self(), name);
 	while (enter(v)) {
+		note_first_run(v->vm);
 		/* The request that it leads to stops this processor before it can run on. */
 		handle_exit(v, v->ops->run(v));
 		leave(v);

@@ -100,6 +100,7 @@ struct vm {
 	int exit_code;
 	struct skep_error exit_error;
 	uint64_t insn_limit;		/* clock=virtual: stop at this count; 0 = none */
+	_Atomic int64_t first_run_ns;	/* host monotonic, when a processor first ran; 0: not yet */
 };
 
 /*

@@ -317,14 +317,14 @@ static void run_alone(struct soft_cpu *c)
  */
 static bool wait_halted(struct soft_cpu *c)
 {
+	if (!(c->s.rflags & RFLAGS_IF) &&
+	    !(atomic_load(&c->v->requests) & ~(uint32_t)VCPU_REQ_INTR))
+		return false;
 	if (c->vm->clock.mode == CLOCK_MODE_VIRTUAL) {
 		soft_sync_clock(c, NULL);
 		if (virtual_idle(c->vm))
 			return true;
 	}
-	if (!(c->s.rflags & RFLAGS_IF) &&
-	    !(atomic_load(&c->v->requests) & ~(uint32_t)VCPU_REQ_INTR))
-		return false;
 	vcpu_wait(c->v);
 	return true;
 }
