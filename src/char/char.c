@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/say.h"
 #include "base/util.h"
 #include "char/backend.h"
 #include "char/terminal.h"
@@ -120,8 +121,8 @@ static void output_failed(struct char_backend *b, int err)
 		peer_gone(b);
 		return;
 	}
-	fprintf(stderr, "skep: %s: cannot write to '%s' any more: %s; "
-		"further output of this port is discarded\n", b->owner, b->spec, strerror(err));
+	skep_say("skep: %s: cannot write to '%s' any more: %s; further output of this port is "
+		 "discarded\n", b->owner, b->spec, strerror(err));
 	b->out_gone = true;
 	b->out.len = 0;
 	if (b->in_fd == b->out_fd) {
@@ -499,8 +500,8 @@ static void linger(struct char_backend *b)
 			break;
 	}
 	if (b->out.len && b->out_fd >= 0)
-		fprintf(stderr, "skep: %s: '%s' did not take the last %zu bytes of output\n",
-			b->owner, b->spec, b->out.len);
+		skep_say("skep: %s: '%s' did not take the last %zu bytes of output\n", b->owner,
+			 b->spec, b->out.len);
 }
 
 void char_destroy(struct char_backend *b)

@@ -16,6 +16,7 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include "base/say.h"
 #include "base/util.h"
 #include "char/backend.h"
 #include "char/terminal.h"
@@ -31,12 +32,11 @@ struct stdio_backend {
 
 static void help(struct char_backend *b)
 {
-	fprintf(stderr,
-		"\r\nCtrl-A h   this help\r\n"
-		"Ctrl-A x   stop the machine at once\r\n"
-		"Ctrl-A p   press the power button\r\n"
-		"Ctrl-A b   send a break (SysRq)\r\n"
-		"Ctrl-A Ctrl-A   send Ctrl-A\r\n");
+	skep_say("\r\nCtrl-A h   this help\r\n"
+		 "Ctrl-A x   stop the machine at once\r\n"
+		 "Ctrl-A p   press the power button\r\n"
+		 "Ctrl-A b   send a break (SysRq)\r\n"
+		 "Ctrl-A Ctrl-A   send Ctrl-A\r\n");
 }
 
 /* The key after the escape key; true if it goes to the guest. */
@@ -47,8 +47,8 @@ static bool escape(struct char_backend *b, uint8_t key)
 		return true;
 	case 'x':
 	case 'X':
-		fprintf(stderr, "\r\nskep: stopped by Ctrl-A x\r\n");
 		vm_request_exit(b->vm, VM_EXIT_POWEROFF);
+		skep_say("\r\nskep: stopped by Ctrl-A x\r\n");
 		return false;
 	case 'p':
 	case 'P':
@@ -123,9 +123,10 @@ static bool is_socket(int fd)
 static int stdio_open(struct char_backend *b, const char *arg, struct skep_error *e)
 {
 	struct stdio_backend *s = container_of(b, struct stdio_backend, base);
-	int in, out, rc;
+	int in, out, rc, flags;
 
-	if (fcntl(STDOUT_FILENO, F_GETFD) < 0)
+	/* main() puts what cannot be written in place of a closed one. */
+	if ((flags = fcntl(STDOUT_FILENO, F_GETFL)) < 0 || (flags & O_ACCMODE) == O_RDONLY)
 		return skep_fail(e, EBADF, "%s.path=stdio: standard output is closed; "
 				 "give null or a file", b->owner);
 	if (isatty(STDIN_FILENO)) {
@@ -158,8 +159,8 @@ static int stdio_open(struct char_backend *b, const char *arg, struct skep_error
 		return skep_fail(e, rc, "%s.path=stdio: %s", b->owner, strerror(rc));
 	}
 	if (s->terminal && isatty(STDERR_FILENO))
-		fprintf(stderr, "skep: this terminal is %s; Ctrl-A x stops the machine, "
-			"Ctrl-A h helps\n", b->owner);
+		skep_say("skep: this terminal is %s; Ctrl-A x stops the machine, "
+			 "Ctrl-A h helps\n", b->owner);
 	return char_attach(b, in, out, e);
 }
 

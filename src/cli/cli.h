@@ -58,10 +58,17 @@ struct signal_handlers {
 	void *opaque;
 };
 
-/* Blocks what signals_start handles.  Before the first thread. */
-void signals_block(void);
-/* Handlers are called on a thread of their own, until signals_stop returns. */
-struct signals *signals_start(const struct signal_handlers *h, struct skep_error *e);
+/*
+ * Takes the signals over from here on; before any other thread.  While no machine
+ * is there yet they do what they do to any process.
+ */
+struct signals *signals_start(struct skep_error *e);
+/*
+ * A machine runs: its handlers are called on a thread of their own; h must outlive
+ * that.  NULL: it is over, and what is left to do is done unless a second
+ * signal comes, which ends the process.  None is being called any more then.
+ */
+void signals_machine(struct signals *s, const struct signal_handlers *h);
 void signals_stop(struct signals *s);	/* NULL is fine */
 
 /* stats.c: the figures of a run that has ended, as one JSON object. */

@@ -1,8 +1,10 @@
 /* The skep command: which of its commands is meant. */
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/util.h"
 #include "cli/cli.h"
@@ -64,12 +66,27 @@ static void note_start(struct cli_start *s)
 	s->monotonic_ns = cli_monotonic_ns() - (cpu.tv_sec * NSEC_PER_SEC + cpu.tv_nsec);
 }
 
+/*
+ * A closed standard descriptor would be given to the next file that is opened, such
+ * as guest memory, and the console or an error message would go there.  Put
+ * in its place what fails in the same way: nothing to read, nothing to write.
+ */
+static void fill_standard_descriptors(void)
+{
+	static const int mode[] = { O_WRONLY, O_RDONLY, O_RDONLY };
+
+	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", mode[fd]) != fd)
+			_exit(CLI_ERROR);	/* the lowest free number is always taken */
+}
+
 int main(int argc, char **argv)
 {
 	struct cli_start start;
 	const char *self = argc > 0 ? strrchr(argv[0], '/') : NULL;
 
 	note_start(&start);
+	fill_standard_descriptors();
 	self = self ? self + 1 : argc > 0 ? argv[0] : "skep";
 	/* Wrapper scripts for bhyve run through links by its name. */
 	if (!strcmp(self, "bhyve"))

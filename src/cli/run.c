@@ -72,19 +72,17 @@ static int process_code(int code)
 
 /* The machine exists: run it to its end. */
 static int run_vm(struct vm *vm, struct outputs *out, const struct cli_start *start,
-		  struct skep_error *e)
+		  struct signals *signals, struct skep_error *e)
 {
 	struct signal_handlers h = { press, stop, vm };
 	struct run_stats stats = { .start = start };
-	struct signals *signals = signals_start(&h, e);
 	int code;
 
-	if (!signals)
-		return CLI_ERROR;
+	signals_machine(signals, &h);
 	stats.run_ns = cli_monotonic_ns();
 	code = vm_run(vm, e);
 	stats.end_ns = cli_monotonic_ns();
-	signals_stop(signals);
+	signals_machine(signals, NULL);
 	stats.exit_code = process_code(code);
 	if (out->dump_state)
 		vm_dump_state(vm, out->dump_state);
@@ -98,22 +96,24 @@ static int run_machine(struct config *c, const struct run_options *o,
 {
 	struct outputs out = { 0 };
 	struct skep_error e = { "" };
+	struct signals *signals = signals_start(&e);
 	struct vm *vm;
 	int code = CLI_ERROR, ret;
 
-	signals_block();
-	if (outputs_open(&out, o, &e))
+	/* Opening may wait for ever (a FIFO): signals come first. */
+	if (!signals || outputs_open(&out, o, &e))
 		goto done;
 	vm = vm_create(c, &e);
 	if (!vm)
 		goto done;
-	code = run_vm(vm, &out, start, &e);
+	code = run_vm(vm, &out, start, signals, &e);
 	vm_destroy(vm);
 done:
 	/* The machine is gone, the terminal as it was: now a sentence can be read. */
 	if (e.text[0])
 		cli_complain("%s", e.text);
 	ret = outputs_close(&out, o);
+	signals_stop(signals);
 	return ret ? ret : code;
 }
 

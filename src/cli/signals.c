@@ -12,31 +12,29 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include "base/say.h"
+#include "base/util.h"
 #include "cli/cli.h"
 
 struct signals {
-	struct signal_handlers handlers;
 	pthread_t thread;
 	int signal_fd, stop_fd;
-	unsigned pressed;
+	pthread_mutex_t lock;
+	const struct signal_handlers *handlers;	/* NULL: no machine; lock */
+	unsigned count;		/* signals that the machine, or its end, has seen; lock */
+	bool over;		/* the machine was there and is not any more; lock */
 };
 
+/* What whoever started us had ignored (nohup, a shell's background job) stays ignored. */
 static void make_set(sigset_t *set)
 {
+	static const int ours[] = { SIGTERM, SIGINT, SIGHUP, SIGQUIT };
+	struct sigaction sa;
+
 	sigemptyset(set);
-	sigaddset(set, SIGTERM);
-	sigaddset(set, SIGINT);
-	sigaddset(set, SIGHUP);
-	sigaddset(set, SIGQUIT);
-}
-
-void signals_block(void)
-{
-	sigset_t set;
-
-	make_set(&set);
-	pthread_sigmask(SIG_BLOCK, &set, NULL);
-	signal(SIGPIPE, SIG_IGN);
+	for (size_t i = 0; i < ARRAY_SIZE(ours); i++)
+		if (sigaction(ours[i], NULL, &sa) == 0 && sa.sa_handler != SIG_IGN)
+			sigaddset(set, ours[i]);
 }
 
 static const char *signal_text(int n)
@@ -49,21 +47,60 @@ static const char *signal_text(int n)
 	}
 }
 
-static void handle(struct signals *s, int n)
+/* What the signal does to any process; a raw terminal has a handler of its own for that. */
+static void die(int n)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, n);
+	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+	raise(n);
+}
+
+static void say(const char *what, int n)
 {
 	/* The terminal may be raw, and the guest in the middle of a line. */
 	const char *eol = isatty(STDERR_FILENO) ? "\r\n" : "\n";
 	const char *bol = isatty(STDERR_FILENO) ? eol : "";
 
-	if (n == SIGQUIT || s->pressed) {
-		fprintf(stderr, "%sskep: %s: stopping at once%s", bol, signal_text(n), eol);
-		s->handlers.stop(s->handlers.opaque);
+	skep_say("%sskep: %s: %s%s", bol, signal_text(n), what, eol);
+}
+
+/* Done first and said afterwards: nobody may read what is said. */
+static void handle(struct signals *s, int n)
+{
+	const struct signal_handlers *h;
+	bool again;
+
+	pthread_mutex_lock(&s->lock);
+	h = s->handlers;
+	again = s->count > 0 || n == SIGQUIT;
+	if (!h && (!s->over || again)) {
+		pthread_mutex_unlock(&s->lock);
+		die(n);
 		return;
 	}
-	s->pressed++;
-	fprintf(stderr, "%sskep: %s: power button pressed; a second one stops at once%s", bol,
-		signal_text(n), eol);
-	s->handlers.power_button(s->handlers.opaque);
+	s->count++;
+	if (!h) {
+		say("the machine is ending; another one kills it", n);
+	} else if (again) {
+		h->stop(h->opaque);
+		say("stopping at once", n);
+	} else {
+		h->power_button(h->opaque);
+		say("power button pressed; a second one stops at once", n);
+	}
+	pthread_mutex_unlock(&s->lock);
+}
+
+void signals_machine(struct signals *s, const struct signal_handlers *h)
+{
+	pthread_mutex_lock(&s->lock);
+	s->over = !h;
+	s->count = 0;
+	s->handlers = h;
+	pthread_mutex_unlock(&s->lock);
 }
 
 static void *run(void *opaque)
@@ -86,15 +123,17 @@ static void *run(void *opaque)
 	}
 }
 
-static void close_fds(struct signals *s)
+static void signals_free(struct signals *s)
 {
 	if (s->signal_fd >= 0)
 		close(s->signal_fd);
 	if (s->stop_fd >= 0)
 		close(s->stop_fd);
+	pthread_mutex_destroy(&s->lock);
+	free(s);
 }
 
-struct signals *signals_start(const struct signal_handlers *h, struct skep_error *e)
+struct signals *signals_start(struct skep_error *e)
 {
 	struct signals *s = calloc(1, sizeof(*s));
 	sigset_t set;
@@ -104,16 +143,18 @@ struct signals *signals_start(const struct signal_handlers *h, struct skep_error
 		skep_fail(e, ENOMEM, "out of memory");
 		return NULL;
 	}
-	s->handlers = *h;
+	pthread_mutex_init(&s->lock, NULL);
 	make_set(&set);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
 	s->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	s->stop_fd = eventfd(0, EFD_CLOEXEC);
 	ret = s->signal_fd < 0 || s->stop_fd < 0 ? errno :
 	      pthread_create(&s->thread, NULL, run, s);
 	if (ret) {
 		skep_fail(e, ret, "cannot wait for signals: %s", strerror(ret));
-		close_fds(s);
-		free(s);
+		pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+		signals_free(s);
 		return NULL;
 	}
 	return s;
@@ -126,6 +167,5 @@ void signals_stop(struct signals *s)
 	/* Adding one to a counter of zero cannot fail. */
 	if (eventfd_write(s->stop_fd, 1) == 0)
 		pthread_join(s->thread, NULL);
-	close_fds(s);
-	free(s);
+	signals_free(s);
 }
