@@ -162,18 +162,25 @@ static void decoder_init(ZydisDecoder *z, uint32_t mode)
  * A pending x87 exception comes before what is wrong with the address, which
  * is found by an op in front of the one that looks for the exception.
  */
-static bool waits(const ZydisDecodedInstruction *in)
+static bool waits(const struct soft_decode *d)
 {
-	switch (in->mnemonic) {
+	switch (d->insn->mnemonic) {
 	case ZYDIS_MNEMONIC_FNSTCW:
 	case ZYDIS_MNEMONIC_FNSTSW:
 	case ZYDIS_MNEMONIC_FNSTENV:
 	case ZYDIS_MNEMONIC_FNSAVE:
 		return false;
 	default:
-		return in->meta.isa_set == ZYDIS_ISA_SET_X87 ||
-		       in->meta.isa_set == ZYDIS_ISA_SET_PENTIUMMMX;
+		break;
 	}
+	if (d->insn->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && d->insn->opcode >= 0xd8 &&
+	    d->insn->opcode <= 0xdf)
+		return true;
+	for (unsigned i = 0; i < d->insn->operand_count; i++)
+		if (soft_is_reg(d, i) &&
+		    ZydisRegisterGetClass(d->op[i].reg.value) == ZYDIS_REGCLASS_MMX)
+			return true;
+	return false;
 }
 
 static const struct soft_op *op_gp0(struct soft_cpu *c, const struct soft_op *op)
@@ -223,7 +230,7 @@ static unsigned decode_one(struct soft_decode *d, unsigned offset, struct soft_o
 		d->before.fn = d->after.fn = NULL;
 	}
 	if (need_ea && op.fn != op_nop && !d->raises) {
-		if (ea.fn == op_ea_seg && waits(in) && !d->before.fn) {
+		if (ea.fn == op_ea_seg && waits(d) && !d->before.fn) {
 			out[n] = op;
 			out[n++].fn = x87_fwait;
 		}
