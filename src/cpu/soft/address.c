@@ -246,18 +246,17 @@ const struct soft_op *op_pop_m(struct soft_cpu *c, const struct soft_op *op)
 	return op + 1;
 }
 
-/* PUSHA and POPA: all or nothing, so the span is checked first. */
+/* PUSHA and POPA: registers change when all of memory could be reached. */
 const struct soft_op *op_pusha(struct soft_cpu *c, const struct soft_op *op)
 {
 	unsigned size = op->size;
-	uint64_t off = stack_get(c), sp = c->r[REG_RSP];
+	uint64_t off = stack_get(c);
 
-	for (unsigned i = 1; i <= 8; i++)
-		soft_check_write(c, op,
-				 soft_seg_lin(c, op, SEG_SS, stack_wrap(c, off - i * size), size,
-					      true), size);
-	for (unsigned i = 0; i < 8; i++)
-		soft_push(c, op, size, i == REG_RSP ? sp : c->r[i]);
+	for (unsigned i = 0; i < 8; i++) {
+		off = stack_wrap(c, off - size);
+		soft_store(c, op, soft_seg_lin(c, op, SEG_SS, off, size, true), size, c->r[i]);
+	}
+	stack_set(c, off);
 	return op + 1;
 }
 

@@ -138,8 +138,17 @@ static __attribute__((noinline)) const struct soft_op *call_slow(struct soft_cpu
 								 const struct soft_op *op,
 								 uint64_t rip)
 {
-	soft_check_target(c, op, rip);
+	uint64_t rsp = c->r[REG_RSP];
+
+	/* A wrong target is found when the return address is in memory, as on real processors. */
 	soft_push(c, op, 8, soft_next_rip(c, op));
+	if (unlikely(!soft_jump_find(c, rip))) {
+		uint64_t pushed = c->r[REG_RSP];
+
+		c->r[REG_RSP] = rsp;
+		soft_check_target(c, op, rip);
+		c->r[REG_RSP] = pushed;
+	}
 	return go(c, rip);
 }
 
