@@ -132,22 +132,22 @@ const struct soft_op *op_into(struct soft_cpu *c, const struct soft_op *op)
 /* dst: the index, compared signed with the two bounds in memory. */
 const struct soft_op *op_bound(struct soft_cpu *c, const struct soft_op *op)
 {
-	uint64_t lin = soft_ea(c, op);
-	int64_t index, low, high;
-	uint8_t bytes[8];
+	uint32_t lin = (uint32_t)soft_ea(c, op);
 
-	soft_load_bytes(c, op, lin, bytes, op->size * 2u);
+	/* Below the lower bound the upper one is not looked at. */
 	if (op->size == 2) {
-		index = (int16_t)R16(c, op->dst);
-		low = (int16_t)load16(bytes);
-		high = (int16_t)load16(bytes + 2);
+		int16_t index = (int16_t)R16(c, op->dst);
+
+		if (index < (int16_t)soft_ld16(c, op, lin) ||
+		    index > (int16_t)soft_ld16(c, op, (uint32_t)(lin + 2)))
+			soft_raise(c, op, EXC_BR);
 	} else {
-		index = (int32_t)R32(c, op->dst);
-		low = (int32_t)load32(bytes);
-		high = (int32_t)load32(bytes + 4);
+		int32_t index = (int32_t)R32(c, op->dst);
+
+		if (index < (int32_t)soft_ld32(c, op, lin) ||
+		    index > (int32_t)soft_ld32(c, op, (uint32_t)(lin + 4)))
+			soft_raise(c, op, EXC_BR);
 	}
-	if (index < low || index > high)
-		soft_raise(c, op, EXC_BR);
 	return op + 1;
 }
 
