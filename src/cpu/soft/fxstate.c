@@ -133,12 +133,21 @@ static unsigned xinuse(const struct soft_cpu *c)
 
 /* ---- FXSAVE, FXRSTOR ----------------------------------------------------- */
 
+/* Unlike with SSE operands, an address that is not canonical is found first. */
+static void check_aligned(struct soft_cpu *c, const struct soft_op *op, uint64_t lin,
+			  unsigned alignment)
+{
+	bool stack = op->seg == SEG_SS && c->mode & MODE_CS64 && !soft_canonical(lin);
+
+	if (lin & (alignment - 1))
+		soft_raise_err(c, op, stack ? EXC_SS : EXC_GP, 0);
+}
+
 static void check_fx(struct soft_cpu *c, const struct soft_op *op, uint64_t lin)
 {
 	if (c->s.cr0 & (CR0_EM | CR0_TS))
 		soft_raise(c, op, EXC_NM);
-	if (lin & 15)
-		soft_raise_err(c, op, EXC_GP, 0);
+	check_aligned(c, op, lin, 16);
 }
 
 OP_FN(op_fxsave)
@@ -223,8 +232,7 @@ static uint64_t check_xsave_area(struct soft_cpu *c, const struct soft_op *op)
 	uint64_t lin = soft_ea(c, op);
 
 	check_xsave(c, op);
-	if (lin & 63)
-		soft_raise_err(c, op, EXC_GP, 0);
+	check_aligned(c, op, lin, 64);
 	return lin;
 }
 
