@@ -25,7 +25,7 @@
 #define DATA_BASE	0x10020000u	/* pages as below; holes on both sides */
 enum { DATA_RW0, DATA_RW1, DATA_RO, DATA_HOLE, DATA_RW2, DATA_PAGES };
 #define DATA_SIZE	(DATA_PAGES * 0x1000u)
-#define EXIT_BASE	0x1f000000u	/* where 64-bit code ends */
+#define EXIT_BASE	0x1d3c5000u	/* where 64-bit code ends; nothing else points there */
 #define EXIT32_BASE	(EXIT_BASE + 0x40)
 #define CODE_FILL	0xcc		/* INT3 wherever no case put code */
 

@@ -305,8 +305,11 @@ static bool fix_xsave(struct gen *g, struct gen_insn *n)
 		header[1] = BIT(63) | rng_below(r, 4);
 		header[0] &= rng_percent(r, 90) ? header[1] : 7;
 	}
-	if (rng_percent(r, 5))
-		header[rng_below(r, 8)] |= BIT(rng_below(r, 64));
+	if (rng_percent(r, 5)) {	/* no components that the host may have */
+		unsigned word = rng_below(r, 8);
+
+		header[word] |= BIT(word < 2 ? 62 : rng_below(r, 64));
+	}
 	value_vector(r, legacy);
 	value_vector(r, legacy + 16);
 	store32(legacy + 24, rng_percent(r, 90) ? value_mxcsr(r) : (uint32_t)rng_next(r));
@@ -531,8 +534,8 @@ static bool make_undefined(struct gen *g, struct gen_insn *n, ZyanStatus status)
 	if (n->rip + 15 > CODE_BASE + CODE_SIZE)
 		return false;
 	if (status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG) {
-		/* The opcode is undefined before its length is known? */
-		if (n->bytes[13] == 0x0f || n->bytes[12] == 0x0f)
+		/* Some opcodes of the later maps are found to be undefined first. */
+		if (memchr(n->bytes, 0x0f, 15))
 			return false;
 		commit(g, n, 15, ZYDIS_MNEMONIC_INVALID, -1);
 		return true;
@@ -547,6 +550,16 @@ static bool make_undefined(struct gen *g, struct gen_insn *n, ZyanStatus status)
 		return false;
 	commit(g, n, 15, ZYDIS_MNEMONIC_INVALID, -1);
 	return true;
+}
+
+/*
+ * These may find that there is nothing to store, and do not look at a segment's limits and type
+ * then; the soft processor does, first of all.
+ */
+static bool writes_late(const struct gen_insn *n)
+{
+	return (n->insn.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && (n->insn.opcode & 0xf8) == 0xd8) ||
+	       n->insn.mnemonic == ZYDIS_MNEMONIC_ARPL;
 }
 
 /* Adds one instruction; false: this one did not suit. last: set when nothing may follow. */
@@ -590,6 +603,8 @@ static bool try_insn(struct gen *g, bool alone, bool *last)
 	}
 	if (!g->host->fsgsbase && n.insn.attributes & (ZYDIS_ATTRIB_HAS_SEGMENT_FS |
 						       ZYDIS_ATTRIB_HAS_SEGMENT_GS))
+		return false;
+	if (k->compat && n.insn.attributes & ZYDIS_ATTRIB_HAS_SEGMENT && writes_late(&n))
 		return false;
 	if (!fix(g, &n) || !fix_lock(g, &n, &lock_at) || !note_flags(g, &n))
 		return false;
