@@ -440,6 +440,52 @@ static void test_pty(void **state)
 	end(s);
 }
 
+/* A guest that does not read, a peer that leaves: neither loses anything, nobody waits for ever. */
+static void test_pty_gone_unread(void **state)
+{
+	static uint8_t much[8192];
+	char name[64], buf[8192];
+	struct sink *s = start_pty(name);
+	int fd = open(name, O_RDWR | O_NOCTTY);
+	size_t got = 0;
+	ssize_t n;
+
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, "a", 1), 1);
+	pump_until(s, 1);
+	s->room = 0;
+	assert_int_equal(write(fd, "unread", 6), 6);
+	close(fd);
+	for (int i = 0; i < 40; i++) {
+		memset(much, 'A' + i, sizeof(much));
+		if (char_room(s->b))
+			char_write(s->b, much, sizeof(much));
+		pump(s);
+	}
+	assert_int_equal(char_room(s->b), CHAR_LIMIT);
+
+	s->room = sizeof(s->data) - 1;
+	char_accept(s->b);
+	pump_until(s, 7);
+	assert_memory_equal(s->data, "aunread", 7);
+
+	/* Whoever comes gets the last words, whatever the pty itself held before. */
+	fd = open(name, O_RDWR | O_NOCTTY | O_NONBLOCK);
+	assert_true(fd >= 0);
+	for (int i = 0; i < 400; i++) {
+		pump(s);
+		usleep(1000);
+		while ((n = read(fd, buf, sizeof(buf))) > 0) {
+			got += n;
+			buf[0] = buf[n - 1];
+		}
+	}
+	assert_true(got >= CHAR_KEEP);
+	assert_int_equal(buf[0], much[0]);
+	close(fd);
+	end(s);
+}
+
 /* --- the terminal: a child with a pty for everything --- */
 
 enum way { CLOSE, EXIT, TERM, SEGV, ABRT };
@@ -592,6 +638,7 @@ int main(void)
 		cmocka_unit_test(test_pacing),
 		cmocka_unit_test(test_tcp),
 		cmocka_unit_test(test_pty),
+		cmocka_unit_test(test_pty_gone_unread),
 		cmocka_unit_test(test_terminal),
 		cmocka_unit_test(test_stdio_pipes),
 	};

@@ -19,6 +19,7 @@
 
 #define READ_CHUNK	4096u
 #define TERMINAL_AHEAD	(64u << 10)	/* typed ahead of the guest, at most */
+#define REST_MAX	(256u << 10)	/* read at once from a peer that is gone */
 #define LINGER_MS	2000		/* without progress, at the end of the machine */
 
 /* The last one takes every name. */
@@ -311,9 +312,35 @@ static void pump_input(struct char_backend *b)
 			;
 }
 
+/*
+ * The peer hung up while the device has no room.  What it sent last is taken all the
+ * same: only the end behind it tells that nobody takes output any more, and a
+ * hang-up that stays is an event without end.
+ */
+static void read_rest(struct char_backend *b)
+{
+	uint8_t buf[READ_CHUNK];
+	ssize_t n;
+
+	for (unsigned i = 0; i < REST_MAX / READ_CHUNK; i++) {
+		n = read(b->in_fd, buf, sizeof(buf));
+		if (n < 0 && (errno == EAGAIN || errno == EINTR))
+			return;		/* somebody came back; or the next event goes on */
+		if (n <= 0) {
+			input_ended(b);
+			return;
+		}
+		n = b->ops->filter(b, buf, n);
+		if (char_queue_push(&b->in, buf, n) < 0)
+			vm_request_error(b->vm, "%s: out of memory for console input", b->owner);
+	}
+}
+
 static void on_input(struct char_backend *b, uint32_t events)
 {
-	if (events & (EPOLLIN | EPOLLHUP | EPOLLERR | EPOLLRDHUP))
+	if ((events & EPOLLHUP) && (b->flags & CHAR_PEERS) && !want_input(b))
+		read_rest(b);
+	else if (events & (EPOLLIN | EPOLLHUP | EPOLLERR | EPOLLRDHUP))
 		read_some(b);
 }
 
