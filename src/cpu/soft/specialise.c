@@ -12,6 +12,9 @@ struct soft_twins { struct twin at[TABLE_SIZE]; };
 extern const struct exec_pair __start_exec_pairs[], __stop_exec_pairs[];
 extern const struct exec_flagless __start_exec_flagless[], __stop_exec_flagless[];
 
+#define SECTION_LENGTH(s) \
+	(((uintptr_t)__stop_##s - (uintptr_t)__start_##s) / sizeof(__start_##s[0]))
+
 /* The entry of fn, or the free one where it belongs. */
 static struct twin *slot_of(const struct soft_twins *t, op_fn *fn)
 {
@@ -29,16 +32,15 @@ struct soft_twins *soft_twins_create(void)
 
 	if (!t)
 		return NULL;
-	for (const struct exec_pair *p = __start_exec_pairs; p < __stop_exec_pairs; p++) {
-		w = slot_of(t, p->any);
-		w->any = p->any;
-		w->base_only = p->base_only;
+	for (size_t i = 0; i < SECTION_LENGTH(exec_pairs); i++) {
+		w = slot_of(t, __start_exec_pairs[i].any);
+		w->any = __start_exec_pairs[i].any;
+		w->base_only = __start_exec_pairs[i].base_only;
 	}
-	for (const struct exec_flagless *p = __start_exec_flagless; p < __stop_exec_flagless;
-	     p++) {
-		w = slot_of(t, p->any);
-		w->any = p->any;
-		w->flagless = p->flagless;
+	for (size_t i = 0; i < SECTION_LENGTH(exec_flagless); i++) {
+		w = slot_of(t, __start_exec_flagless[i].any);
+		w->any = __start_exec_flagless[i].any;
+		w->flagless = __start_exec_flagless[i].flagless;
 	}
 	for (const struct exec_fused *p = exec_fused; p < exec_fused + exec_fused_count; p++) {
 		w = slot_of(t, p->first);
