@@ -34,7 +34,7 @@ static const struct config_key vm_keys[] = {
 	  .help = "what CPUID tells, a contract that never changes under its name" },
 	{ "backend", CONFIG_CHOICE, .def = "auto", .choices = backends,
 	  .help = "what executes the guest; kvm is not built yet" },
-	{ "memory.size", CONFIG_SIZE, .def = "256M", .min = 4 * MiB, .max = 1024 * GiB,
+	{ "memory.size", CONFIG_SIZE, .def = "256M", .min = 4 * MiB, .max = 512 * GiB,
 	  .unit = MiB, .help = "guest memory; a bare number counts MiB" },
 	{ "memory.wired", CONFIG_BOOL, .def = "false", .help = "lock guest memory (not built yet)" },
 	{ "boot.kernel", CONFIG_PATH, .help = "Linux bzImage, PVH or multiboot ELF" },
