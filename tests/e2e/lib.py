@@ -209,6 +209,8 @@ def run(*cases):
     wanted = sys.argv[1:]
     failed = 0
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    # A shell's background job ignores it, and children would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         for case in cases:
             name = case.__name__
