@@ -242,7 +242,8 @@ const struct soft_op *soft_cache_find(struct soft_cpu *c)
 	struct block_bytes in = { fetch.host + off, 4096 - off, off };
 	struct soft_op *ops = k->arena + k->arena_used;
 
-	nops = soft_decode_block(c, &in, BLOCK_MAX_INSNS, ops, &ninsns, &nbytes);
+	nops = soft_decode_block(c, &in, c->test.block_insns ? c->test.block_insns : BLOCK_MAX_INSNS,
+				 ops, &ninsns, &nbytes);
 	if (!nops) {
 		/* One instruction that reaches into the next page. */
 		struct soft_fetch next = soft_fetch(c, (lin | 0xfff) + 1);
@@ -257,6 +258,8 @@ const struct soft_op *soft_cache_find(struct soft_cpu *c)
 		phys2 = next.phys;
 		nops = soft_decode_block(c, &in, 1, ops, &ninsns, &nbytes);
 		ops[0].dst = 1;		/* depends on a second mapping: may not be linked to */
+		if (off + nbytes <= 4096)
+			return NULL;	/* no instruction after all: #UD or #GP */
 	}
 	b = &k->blocks[k->nblocks++];
 	*b = (struct block){ .phys = phys, .phys2 = phys2, .mode = mode, .nops = (uint16_t)nops,
