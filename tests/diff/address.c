@@ -191,6 +191,28 @@ static unsigned encode_absolute(struct gen *g, struct gen_insn *n, uint8_t *at, 
 	return len + put_disp(at + len, (int32_t)addr, 4);
 }
 
+/* The operand of the instruction before, as loops have it. */
+static bool repeat_address(struct gen *g, struct gen_insn *n, unsigned modrm)
+{
+	unsigned reg = n->bytes[modrm] & 0x38;
+
+	if (g->theme != THEME_FLOAT || !g->address_len || !rng_percent(&g->r, 60) ||
+	    (n->rex < 0 && g->address_rex))
+		return false;
+	memcpy(n->bytes + modrm, g->address, g->address_len);
+	n->bytes[modrm] = (uint8_t)((n->bytes[modrm] & 0xc7) | reg);
+	set_rex(n, 0, g->address_rex & 1);
+	set_rex(n, 1, g->address_rex >> 1 & 1);
+	return true;
+}
+
+static void note_address(struct gen *g, const struct gen_insn *n, unsigned modrm, unsigned len)
+{
+	memcpy(g->address, n->bytes + modrm, len);
+	g->address_len = len;
+	g->address_rex = n->rex < 0 ? 0 : n->bytes[n->rex] & 3;
+}
+
 void gen_readdress(struct gen *g, struct gen_insn *n)
 {
 	const ZydisDecodedInstruction *in = &n->insn;
@@ -207,10 +229,14 @@ void gen_readdress(struct gen *g, struct gen_insn *n)
 			size = n->ops[i].size / 8;
 	if (how < 3 || in->address_width == 16)
 		return;
-	target = gen_target(g, size);
-	addr = target - segment_base(g, n);
 	rest = (unsigned)(in->raw.disp.size / 8 + (in->raw.sib.offset ? 1 : 0) + 1);
 	memcpy(tail, n->bytes + modrm + rest, sizeof tail);
+	if (repeat_address(g, n, modrm)) {
+		memcpy(n->bytes + modrm + g->address_len, tail, sizeof tail);
+		return;
+	}
+	target = gen_target(g, size);
+	addr = target - segment_base(g, n);
 	if (how < 12 && !g->k->compat) {	/* RIP-relative: filled in later */
 		n->bytes[modrm] = (uint8_t)((n->bytes[modrm] & 0x38) | 5);
 		len = 5;
@@ -219,6 +245,7 @@ void gen_readdress(struct gen *g, struct gen_insn *n)
 	} else if (how >= 18 && solve(g, n, addr, how > 65, &f)) {
 		len = encode(g, n, n->bytes + modrm, &f);
 		g->pinned |= (uint16_t)(1u << f.base | (f.index >= 0 ? 1u << f.index : 0));
+		note_address(g, n, modrm, len);
 	} else {
 		len = encode_absolute(g, n, n->bytes + modrm, (uint32_t)addr);
 	}

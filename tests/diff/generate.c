@@ -542,10 +542,13 @@ static bool make_undefined(struct gen *g, struct gen_insn *n, ZyanStatus status)
 	}
 	if (!rule_undefined_is_safe(n->bytes, status, g->k->compat))
 		return false;
+	/* Nor whether it is undefined or too long. */
 	while (len < 12 && n->bytes[len] != 0x0f && (n->bytes[len] & 0xf0) != 0xd0 &&
 	       (n->bytes[len] < 0x26 || (n->bytes[len] & 0xf0) == 0x40 || n->bytes[len] >= 0x60))
 		len++;
-	memset(n->bytes + MIN(len + 4, 15u), CODE_FILL, sizeof n->bytes - MIN(len + 4, 15u));
+	if (len > 4)
+		return false;
+	memset(n->bytes + len + 4, CODE_FILL, sizeof n->bytes - (len + 4));
 	if (decode(g, n) != status)
 		return false;
 	commit(g, n, 15, ZYDIS_MNEMONIC_INVALID, -1);
@@ -553,13 +556,13 @@ static bool make_undefined(struct gen *g, struct gen_insn *n, ZyanStatus status)
 }
 
 /*
- * These may find that there is nothing to store, and do not look at a segment's limits and type
- * then; the soft processor does, first of all.
+ * These may find that there is nothing to store, or nothing to take from the stack, and do not look
+ * at a segment's limits and type then; the soft processor does, first of all.
  */
 static bool writes_late(const struct gen_insn *n)
 {
 	return (n->insn.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && (n->insn.opcode & 0xf8) == 0xd8) ||
-	       n->insn.mnemonic == ZYDIS_MNEMONIC_ARPL;
+	       n->insn.mnemonic == ZYDIS_MNEMONIC_ARPL || n->insn.mnemonic == ZYDIS_MNEMONIC_POP;
 }
 
 /* Adds one instruction; false: this one did not suit. last: set when nothing may follow. */
@@ -679,6 +682,9 @@ void generate_case(struct diff_case *k, uint64_t seed, uint64_t number)
 	k->compat = host_facts->compat && rng_percent(&g.r, 20);
 	rule_decoder(&g.decoder, k->compat);
 	want = rng_percent(&g.r, 55) ? 1 : 2 + rng_below(&g.r, CASE_MAX_INSNS - 1);
+	if (want > 1)
+		g.theme = rng_below(&g.r, 100) < 25 ? THEME_INTEGER :
+			  rng_below(&g.r, 100) < 12 ? THEME_FLOAT : THEME_ANY;
 	k->start = make_start(&g, want == 1);
 	make_registers(&g);
 	make_fpu(&g);

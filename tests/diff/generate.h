@@ -19,8 +19,12 @@ struct gen_link {
 	bool backward;		/* may go back: LOOP with a small count */
 };
 
+/* What a sequence is made of: what the soft processor makes one op of, or leaves flags out of. */
+enum gen_theme { THEME_ANY, THEME_INTEGER, THEME_FLOAT };
+
 struct gen {
 	struct rng r;
+	enum gen_theme theme;
 	struct diff_case *k;
 	const struct host_facts *host;
 	ZydisDecoder decoder;
@@ -33,6 +37,8 @@ struct gen {
 	uint32_t undefined;	/* status flags that may be undefined here */
 	struct gen_link link[CASE_MAX_INSNS * 2];
 	unsigned nlinks;
+	uint8_t address[8];	/* ModRM to displacement of the last memory operand */
+	unsigned address_len, address_rex;
 };
 
 /* An instruction in the making. */

@@ -5,6 +5,7 @@
  *	diff --seed N --cases M		cases 0 to M-1 of seed N
  *	diff --seed N --case K		that one, whatever comes of it
  *	diff --forever			new seeds until something differs
+ *	diff --seconds S		new seeds until S seconds are over, or something differs
  *	--only MNEMONIC			only cases that hold it
  *	--verbose			each failing case in full, and counts by mnemonic
  *	--strict			flags that the SDM calls undefined, too
@@ -25,8 +26,9 @@
 
 static struct {
 	uint64_t seed, cases, only_case;
-	bool have_seed, have_case, forever, verbose, strict, coverage, soft_only, small;
+	bool have_seed, have_case, forever, verbose, strict, coverage, soft_only;
 	unsigned max_failures;
+	double seconds;
 	ZydisMnemonic only;
 } option = { .max_failures = 10 };
 
@@ -225,7 +227,7 @@ static void parse_options(int argc, char **argv)
 		{ "seed", 1, NULL, 's' }, { "cases", 1, NULL, 'n' }, { "case", 1, NULL, 'k' },
 		{ "only", 1, NULL, 'o' }, { "forever", 0, NULL, 'f' }, { "verbose", 0, NULL, 'v' },
 		{ "strict", 0, NULL, 'S' }, { "coverage", 0, NULL, 'c' },
-		{ "soft-only", 0, NULL, 'p' }, { "max-failures", 1, NULL, 'm' }, { 0 },
+		{ "soft-only", 0, NULL, 'p' }, { "seconds", 1, NULL, 't' }, { "max-failures", 1, NULL, 'm' }, { 0 },
 	};
 	int c;
 
@@ -241,6 +243,7 @@ static void parse_options(int argc, char **argv)
 			option.have_case = true;
 			break;
 		case 'o': option.only = mnemonic_named(optarg); break;
+		case 't': option.seconds = strtod(optarg, NULL); break;
 		case 'f': option.forever = true; break;
 		case 'v': option.verbose = true; break;
 		case 'S': option.strict = true; break;
@@ -272,7 +275,15 @@ static void verdict(uint64_t seed, bool ok)
 	fflush(stdout);
 }
 
-static void run_all(void)
+static double now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+static void run_all(double start)
 {
 	uint64_t n = option.cases ? option.cases : CHECK_CASES;
 	uint64_t seed = option.have_seed ? option.seed : FIXED_SEED;
@@ -285,15 +296,7 @@ static void run_all(void)
 	do {
 		seed = new_seed();
 		verdict(seed, run_seed(seed, n / 2));
-	} while (option.forever && !stats.failures);
-}
-
-static double now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+	} while ((option.forever || now() - start < option.seconds) && !stats.failures);
 }
 
 int main(int argc, char **argv)
@@ -323,7 +326,7 @@ int main(int argc, char **argv)
 	}
 	generate_init(&host);
 	start = now();
-	run_all();
+	run_all(start);
 	print_stats(now() - start);
 	soft_finish();
 	return stats.failures ? 1 : 0;

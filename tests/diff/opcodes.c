@@ -93,6 +93,69 @@ static bool takes_lock(unsigned map, unsigned op)
 			    op == 0xb1 || op == 0xc0 || op == 0xc1 || op == 0xc7);
 }
 
+/* ---- Themes ------------------------------------------------------------------------- */
+
+/* Register to register for the most part, with flags made, passed over and used. */
+static unsigned integer_opcode(struct gen *g, struct gen_insn *n, unsigned len)
+{
+	static const uint8_t one[] = {
+		0x01, 0x03, 0x09, 0x0b, 0x21, 0x23, 0x29, 0x2b, 0x31, 0x33, 0x39, 0x3b, 0x39, 0x3b,
+		0x11, 0x1b, 0x81, 0x83, 0x81, 0x83, 0x85, 0x85, 0x89, 0x8b, 0x8d, 0x63, 0xc1, 0xd1,
+		0xf7, 0xff, 0x69, 0x6b, 0x70, 0x72, 0x74, 0x75, 0x76, 0x78, 0x7a, 0x7c, 0x7e, 0x00,
+		0x02, 0x38, 0x3c, 0x84, 0x80, 0xa8,
+	};
+	static const uint8_t two[] = {
+		0x40, 0x42, 0x44, 0x46, 0x48, 0x4a, 0x4c, 0x4f, 0x90, 0x92, 0x94, 0x96, 0x9c, 0xaf,
+		0xb6, 0xb7, 0xbe, 0xbf, 0xc8, 0xc9, 0xa3, 0xba,
+	};
+
+	if (rng_percent(&g->r, 25)) {
+		n->bytes[len++] = 0x0f;
+		n->bytes[len++] = two[rng_below(&g->r, ARRAY_SIZE(two))];
+	} else {
+		n->bytes[len++] = one[rng_below(&g->r, ARRAY_SIZE(one))];
+	}
+	return len;
+}
+
+/* Load, compute, store, on few registers. */
+static unsigned float_opcode(struct gen *g, struct gen_insn *n, unsigned len)
+{
+	static const uint8_t ops[] = { 0x10, 0x11, 0x28, 0x29, 0x58, 0x59, 0x5c, 0x58, 0x59, 0x5e, 0x51 };
+
+	n->bytes[len++] = 0x0f;
+	n->bytes[len++] = ops[rng_below(&g->r, ARRAY_SIZE(ops))];
+	return len;
+}
+
+static void themed_opcode(struct gen *g, struct gen_insn *n)
+{
+	static const uint8_t mandatory[] = { 0x66, 0xf2, 0xf3 };
+	unsigned len = 0, pick = rng_below(&g->r, 4);
+
+	n->rex = -1;
+	if (g->theme == THEME_FLOAT) {
+		if (pick < 3)
+			n->bytes[len++] = mandatory[pick];
+	} else if (rng_percent(&g->r, 8)) {
+		n->bytes[len++] = 0x66;
+	}
+	if (!g->k->compat && rng_percent(&g->r, 60)) {
+		n->rex = (int)len;
+		n->bytes[len++] = (uint8_t)(0x40 | (rng_percent(&g->r, 70) ? 8 : 0) |
+					    (g->theme == THEME_FLOAT ? 0 : rng_below(&g->r, 8)));
+	}
+	len = g->theme == THEME_FLOAT ? float_opcode(g, n, len) : integer_opcode(g, n, len);
+	for (unsigned i = len; i < sizeof n->bytes; i++)
+		n->bytes[i] = (uint8_t)rng_next(&g->r);
+	if (rng_percent(&g->r, g->theme == THEME_FLOAT ? 40 : 85))
+		n->bytes[len] |= 0xc0;
+	if (g->theme == THEME_FLOAT)
+		n->bytes[len] &= 0xcf;
+}
+
+/* ---- Any instruction ------------------------------------------------------------------ */
+
 /* Prefixes in any order, REX last (or, seldom, ignored because it is not). */
 static unsigned prefixes(struct gen *g, struct gen_insn *n, unsigned map, unsigned op)
 {
@@ -141,6 +204,10 @@ void gen_opcode(struct gen *g, struct gen_insn *n)
 	struct rng *r = &g->r;
 	unsigned pick = rng_below(r, 100), map = 0, len, op;
 
+	if (g->theme != THEME_ANY && rng_percent(r, 95)) {
+		themed_opcode(g, n);
+		return;
+	}
 	if (!tickets[0].n)
 		make_tickets();
 	while (pick >= maps[map].share)

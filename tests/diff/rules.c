@@ -86,6 +86,9 @@ enum rule rule_for(const ZydisDecodedInstruction *insn, const ZydisDecodedOperan
 	case ZYDIS_MNEMONIC_XSAVEC: case ZYDIS_MNEMONIC_XSAVEC64: case ZYDIS_MNEMONIC_XSAVEOPT:
 	case ZYDIS_MNEMONIC_XSAVEOPT64: case ZYDIS_MNEMONIC_XRSTOR: case ZYDIS_MNEMONIC_XRSTOR64:
 		return RULE_ALONE;
+	/* Their alignment check (#AC) is the processor's affair: nothing before them may ask for it. */
+	case ZYDIS_MNEMONIC_MASKMOVQ: case ZYDIS_MNEMONIC_MASKMOVDQU:
+		return RULE_ALONE;
 	default:
 		return RULE_RUN;
 	}
