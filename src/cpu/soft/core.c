@@ -355,6 +355,19 @@ static bool serve_requests(struct soft_cpu *c, enum vcpu_exit *why)
 	return false;
 }
 
+/* See soft_cpu.test: nothing that is done here may be noticed. */
+static void disturb(struct soft_cpu *c)
+{
+	/* No block leads to the next one by itself. */
+	atomic_store_explicit(&c->kick, 1, memory_order_relaxed);
+	c->step_once |= c->test.alone;
+	if (c->test.forget && ++c->test.passed >= c->test.forget) {
+		c->test.passed = 0;
+		soft_tlb_flush(c, true);
+		soft_cache_flush(c);
+	}
+}
+
 static enum vcpu_exit soft_loop(struct soft_cpu *c)
 {
 	const struct soft_op *head;
@@ -398,6 +411,8 @@ static enum vcpu_exit soft_loop(struct soft_cpu *c)
 			continue;
 		}
 execute:
+		if (unlikely(c->test.on))
+			disturb(c);
 		if (unlikely(c->stepping || c->step_once || c->s.sti_shadow || c->s.ss_shadow)) {
 			bool hooks = c->stepping || c->s.pending_dbg;
 
@@ -422,6 +437,11 @@ execute:
 			continue;
 		}
 		c->r[SLOT_IPBASE] = c->rip - head->ip;
+		if (unlikely(c->test.on) && head->fn == op_head) {
+			/* Past the head, which would see the kick. */
+			c->budget -= (int64_t)head->imm;
+			head++;
+		}
 		run_ops(c, head);
 	}
 }

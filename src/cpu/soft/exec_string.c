@@ -98,9 +98,13 @@ static const struct soft_op *rep_end(struct soft_cpu *c, const struct soft_op *o
 	return soft_leave(c, op, soft_op_rip(c, op));
 }
 
-static inline bool kicked(struct soft_cpu *c)
+/*
+ * Somebody wants a look between two iterations; or the last one wrote over this
+ * very instruction, and the next is of what stands there now.
+ */
+static inline bool interrupted(struct soft_cpu *c, const struct soft_op *op)
 {
-	return atomic_load_explicit(&c->kick, memory_order_relaxed);
+	return atomic_load_explicit(&c->kick, memory_order_relaxed) || op->fn == op_stale;
 }
 
 static inline bool rcx_zero(const struct soft_cpu *c, const struct string *s)
@@ -190,7 +194,7 @@ static const struct soft_op *rep_movs(struct soft_cpu *c, const struct soft_op *
 		}
 		rep_done(c, s, n);
 		allowed -= n;
-		if (kicked(c))
+		if (interrupted(c, op))
 			break;
 	}
 	return rep_end(c, op, rcx_zero(c, s));
@@ -259,7 +263,7 @@ const struct soft_op *op_stos(struct soft_cpu *c, const struct soft_op *op)
 		}
 		rep_done(c, &s, n);
 		allowed -= n;
-		if (kicked(c))
+		if (interrupted(c, op))
 			break;
 	}
 	return rep_end(c, op, rcx_zero(c, &s));
@@ -283,7 +287,7 @@ const struct soft_op *op_lods(struct soft_cpu *c, const struct soft_op *op)
 		if (!rep)
 			return op + 1;
 		rep_done(c, &s, 1);
-		if (kicked(c))
+		if (interrupted(c, op))
 			break;
 	}
 	return rep_end(c, op, rcx_zero(c, &s));
@@ -364,7 +368,7 @@ static const struct soft_op *scan(struct soft_cpu *c, const struct soft_op *op,
 		ended = condition_ends(cc, op) || rcx_zero(c, &s);
 		if (ended)
 			c->cc = cc;
-		if (kicked(c))
+		if (interrupted(c, op))
 			break;
 	}
 	return rep_end(c, op, ended);

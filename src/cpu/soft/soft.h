@@ -195,6 +195,18 @@ struct soft_cpu {
 	_Alignas(16) uint8_t fp_tmp[16];
 	/* FERR# of x87 with CR0.NE = 0: IRQ 13, connected when first used (device lock). */
 	struct irq_line ferr;
+
+	/*
+	 * Other ways to run, none of which the guest may notice; tests set them before
+	 * the processor's first instruction (tests/soft_exact.c).  All zero: the usual way.
+	 */
+	struct {
+		bool on;
+		bool alone;		/* every instruction by itself */
+		uint8_t block_insns;	/* so many instructions in a block at most; 0: as ever */
+		unsigned forget;	/* caches and TLBs are emptied every so many blocks; 0: never */
+		unsigned passed;	/* blocks since then */
+	} test;
 };
 
 /* ---- Registers ------------------------------------------------------- */
