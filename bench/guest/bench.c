@@ -3,7 +3,8 @@
  *
  *	BENCH name seconds
  *
- * by CLOCK_MONOTONIC.  The same binary runs natively for comparison.  Built
+ * by CLOCK_MONOTONIC, the best of a few turns: what else runs on the host only
+ * ever adds.  The same binary runs natively for comparison.  Built
  * for plain x86-64, so that every processor takes the same way through it.
  */
 #define _GNU_SOURCE
@@ -17,6 +18,8 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+
+#define TURNS 3
 
 static volatile uint64_t sink;
 
@@ -234,13 +237,17 @@ int main(int argc, char **argv)
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	for (int i = 1; i < argc; i++)
 		for (size_t k = 0; k < sizeof(list) / sizeof(list[0]); k++) {
-			double start, took;
+			double took = 0;
 
 			if (strcmp(argv[i], list[k].name))
 				continue;
-			start = now();
-			sink = list[k].run();
-			took = now() - start;
+			for (int turn = 0; turn < TURNS; turn++) {
+				double start = now();
+
+				sink = list[k].run();
+				if (!turn || now() - start < took)
+					took = now() - start;
+			}
 			if (list[k].right && sink != list[k].right) {
 				printf("WRONG %s %llu\n", list[k].name, (unsigned long long)sink);
 				bad = 1;
