@@ -262,6 +262,13 @@ static void timers_and_limit(void **state)
 	assert_true(virtual_idle(m.vm));
 	assert_true(clock_now(&m.vm->clock) == 1ll << 60);
 	assert_int_equal(atomic_load(&m.vm->clock.insns), 0);
+	/* Not to the end of time: the sums of clocks must fit. */
+	timer_arm(&m.timer, CLOCK_END + 1);
+	assert_false(virtual_idle(m.vm));
+	assert_true(clock_now(&m.vm->clock) == 1ll << 60);
+	timer_arm(&m.timer, CLOCK_END);
+	assert_true(virtual_idle(m.vm));
+	assert_true(clock_now(&m.vm->clock) == CLOCK_END);
 	test_vm_free(m.vm);
 }
 

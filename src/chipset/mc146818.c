@@ -475,7 +475,7 @@ static int mc146818_validate(const struct device *d, const void *model, struct s
 	if ((m->ram[REG_A] & A_UIP) || (m->ram[REG_C] & ~C_FLAGS))
 		return skep_fail(e, EINVAL, "%s: register A or C has bits set that are not state",
 				 d->name);
-	if (m->checked < 0 || m->checked > INT64_MAX / 4)
+	if (m->checked < 0 || m->checked > CLOCK_END)
 		return skep_fail(e, EINVAL, "%s: checked %lld is beyond any machine's life", d->name,
 				 (long long)m->checked);
 	return 0;

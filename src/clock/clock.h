@@ -20,6 +20,12 @@ struct vm;
 /* Where a virtual clock starts when nobody says: 2026-01-01 00:00:00 UTC, seconds. */
 #define CLOCK_VIRTUAL_START	1767225600ll
 
+/*
+ * No machine lives longer, in guest ns (73 years): what is due later never comes, so
+ * that a guest that asks for the end of time overflows no clock.
+ */
+#define CLOCK_END	(INT64_MAX / 4)
+
 enum clock_mode { CLOCK_MODE_REALTIME, CLOCK_MODE_VIRTUAL };
 
 struct guest_clock {

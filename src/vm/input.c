@@ -99,7 +99,7 @@ static struct record *parse_line(char *line)
 	uint64_t t;
 
 	if (!r || !hex || strtok_r(NULL, " \t", &save) ||
-	    !parse_number(insns, UINT64_MAX, &r->at.insns) || !parse_number(ns, INT64_MAX, &t) ||
+	    !parse_number(insns, UINT64_MAX, &r->at.insns) || !parse_number(ns, CLOCK_END, &t) ||
 	    strlen(port) >= sizeof(r->port) || !parse_hex(hex, r)) {
 		record_free(r);
 		return NULL;

@@ -97,6 +97,8 @@ static int64_t idle_until(struct vm *vm, const struct input_point *now)
 	int64_t due = timers_next_due(vm);
 	struct input_point next;
 
+	if (due > CLOCK_END)
+		due = INT64_MAX;
 	if (input_log_waiting(vm))
 		return now->ns + 1;	/* a point of its own */
 	if (!input_log_next(vm, &next))
