@@ -516,6 +516,25 @@ static void nmi(void **state)
 	assert_true(soft_take_interrupt(cpu));
 }
 
+/* One that the processor has not looked at yet is part of its state, and of nobody else's. */
+static void nmi_in_state(void **state)
+{
+	struct skep_error e = { .text = "" };
+	struct cpu_arch_state s, t;
+
+	protected_mode(0);
+	soft_get_state(cpu, &t);
+	assert_int_equal(t.nmi_pending, 0);
+	atomic_store(&cpu->v->requests, VCPU_REQ_NMI);
+	soft_get_state(cpu, &s);
+	assert_int_equal(s.nmi_pending, 1);
+	assert_int_equal(soft_set_state(cpu, &t, &e), 0);
+	assert_false(soft_take_interrupt(cpu));
+	assert_int_equal(soft_set_state(cpu, &s, &e), 0);
+	assert_true(soft_take_interrupt(cpu));
+	assert_int_equal(cpu->exc.vector, EXC_NMI);
+}
+
 static void masked(void **state)
 {
 	protected_mode(0);
@@ -610,6 +629,7 @@ int main(void)
 		cmocka_unit_test(segment_loads),
 		cmocka_unit_test(system_segments),
 		cmocka_unit_test(nmi),
+		cmocka_unit_test(nmi_in_state),
 		cmocka_unit_test(masked),
 		cmocka_unit_test(breakpoints),
 		cmocka_unit_test(debug_registers),

@@ -105,6 +105,8 @@ void soft_get_state(struct soft_cpu *c, struct cpu_arch_state *s)
 	memcpy(s->gpr, c->r, sizeof s->gpr);
 	s->rip = c->rip;
 	s->rflags = soft_rflags(c);
+	if (c->v && atomic_load(&c->v->requests) & VCPU_REQ_NMI)
+		s->nmi_pending = 1;	/* it came, and was not looked at before the stop */
 	canonical_segments(s);
 	if (c->v && c->v->lapic) {
 		s->cr8 = lapic_get_tpr(c->v->lapic);
@@ -143,8 +145,10 @@ int soft_set_state(struct soft_cpu *c, const struct cpu_arch_state *s, struct sk
 	/* The machine is stopped: its device lock is the caller's. */
 	if (c->v && c->v->lapic)
 		lapic_set_tsc_adjust(c->v->lapic, s->tsc_adjust);
-	/* Look at everything once. */
+	/* Look at everything once; what was under way belongs to the state before. */
 	if (c->v) {
+		atomic_fetch_and(&c->v->requests,
+				 ~(uint32_t)(VCPU_REQ_NMI | VCPU_REQ_INIT | VCPU_REQ_SIPI));
 		atomic_fetch_or(&c->v->requests, VCPU_REQ_INTR);
 		atomic_store(&c->kick, 1);
 	}
