@@ -134,7 +134,7 @@ static void page_add(struct soft_cpu *c, struct block *b, unsigned which, uint64
 	b->page_next[which] = p->blocks;
 	p->blocks = b;
 	p->granules |= granule_mask(first, last);
-	soft_mmu_protect_code(c, phys);
+	soft_mmu_protect_code(c, phys);		/* again: the fetch itself may have cleared it */
 }
 
 static void block_kill(struct soft_cache *k, struct block *b)
@@ -159,6 +159,15 @@ static struct block **next_in_page(struct block *b, uint64_t phys)
 	return &b->page_next[(b->phys & ~0xfffull) == phys ? 0 : 1];
 }
 
+/* No decoded code is left in the page.  Other processors may have some, and do not tell. */
+static void unprotect_code(struct soft_cpu *c, uint64_t phys)
+{
+	struct mem_page m = memory_page(&c->vm->memory, phys);
+
+	if (m.flags && c->vm->ncpus == 1)
+		atomic_fetch_and(m.flags, (uint8_t)~PAGE_CODE);
+}
+
 void soft_code_written(struct soft_cpu *c, uint64_t phys, uint64_t len)
 {
 	uint64_t last = phys + len - 1;
@@ -170,7 +179,12 @@ void soft_code_written(struct soft_cpu *c, uint64_t phys, uint64_t len)
 		uint64_t left = 0;
 		struct block **at;
 
-		if (!p || !(p->granules & granule_mask(from, to)))
+		if (!p) {
+			/* The cache was emptied since. */
+			unprotect_code(c, page);
+			continue;
+		}
+		if (!(p->granules & granule_mask(from, to)))
 			continue;
 		for (at = &p->blocks; *at;) {
 			struct block *b = *at;
@@ -188,12 +202,8 @@ void soft_code_written(struct soft_cpu *c, uint64_t phys, uint64_t len)
 			}
 		}
 		p->granules = left;
-		if (!left && c->vm->ncpus == 1) {
-			struct mem_page m = memory_page(&c->vm->memory, page);
-
-			if (m.flags)
-				atomic_fetch_and(m.flags, (uint8_t)~PAGE_CODE);
-		}
+		if (!left)
+			unprotect_code(c, page);
 	}
 }
 
@@ -212,7 +222,7 @@ static struct block *block_find(struct soft_cache *k, uint64_t phys, uint32_t mo
 const struct soft_op *soft_cache_find(struct soft_cpu *c)
 {
 	struct soft_cache *k = c->cache;
-	uint64_t lin = c->rip;
+	uint64_t lin = soft_fetch_lin(c, c->rip), next_lin;
 	uint32_t mode = c->mode & ~MODE_NOT_KEYED;
 	struct soft_fetch fetch;
 	struct jump_entry *j;
@@ -221,15 +231,14 @@ const struct soft_op *soft_cache_find(struct soft_cpu *c)
 	unsigned off, ninsns, nbytes, nops;
 	uint8_t joined[32];
 
-	if (!(c->mode & MODE_CS64))
-		lin = (uint32_t)(lin + c->s.seg[SEG_CS].base);
 	off = lin & 0xfff;
+	next_lin = soft_fetch_lin(c, c->rip + 4096 - off);
 	fetch = soft_fetch(c, lin);
 	if (!fetch.host)
 		return NULL;
 	phys = fetch.phys | off;
 	b = block_find(k, phys, mode);
-	if (b && b->phys2 != NO_PAGE && soft_fetch(c, (lin | 0xfff) + 1).phys != b->phys2) {
+	if (b && b->phys2 != NO_PAGE && soft_fetch(c, next_lin).phys != b->phys2) {
 		block_kill(k, b);
 		b = NULL;
 	}
@@ -239,6 +248,11 @@ const struct soft_op *soft_cache_find(struct soft_cpu *c)
 	if (k->arena_used + BLOCK_MAX_OPS > ARENA_OPS || k->nblocks == MAX_BLOCKS ||
 	    k->npages + 2 > MAX_PAGES)
 		soft_cache_flush(c);
+	/*
+	 * Who writes the page from another thread looks at the flag after the bytes; so the
+	 * flag is set before the bytes are read.
+	 */
+	soft_mmu_protect_code(c, phys & ~0xfffull);
 	struct block_bytes in = { fetch.host + off, 4096 - off, off };
 	struct soft_op *ops = k->arena + k->arena_used;
 
@@ -246,11 +260,15 @@ const struct soft_op *soft_cache_find(struct soft_cpu *c)
 				 ops, &ninsns, &nbytes);
 	if (!nops) {
 		/* One instruction that reaches into the next page. */
-		struct soft_fetch next = soft_fetch(c, (lin | 0xfff) + 1);
 		unsigned here = 4096 - off;
+		struct soft_fetch next;
 
+		if (!(c->mode & MODE_CS64) && c->rip + here > c->s.seg[SEG_CS].limit)
+			return NULL;
+		next = soft_fetch(c, next_lin);
 		if (!next.host || next.phys == fetch.phys)
 			return NULL;
+		soft_mmu_protect_code(c, next.phys);
 		memcpy(joined, in.bytes, here);
 		memcpy(joined + here, next.host, 15);
 		in.bytes = joined;
@@ -272,8 +290,10 @@ const struct soft_op *soft_cache_find(struct soft_cpu *c)
 		page_add(c, b, 1, phys2, 0, off + nbytes - 1 - 4096);
 found:
 	/* A block serves every mapping, and so every limit: it is checked here each time. */
+	if (!(c->mode & MODE_CS64) && c->rip + b->nbytes - 1 > c->s.seg[SEG_CS].limit)
+		return NULL;
 	if (c->mode & MODE_CSLIMIT)
-		return c->rip + b->nbytes - 1 <= c->s.seg[SEG_CS].limit ? b->ops : NULL;
+		return b->ops;
 	j = soft_jump_entry(c, c->rip);
 	*j = (struct jump_entry){ .rip = c->rip, .key = c->jump_key, .head = b->ops };
 	return b->ops;

@@ -58,9 +58,15 @@ const struct soft_op *op_stale(struct soft_cpu *c, const struct soft_op *op)
 
 const struct soft_op *op_stale_head(struct soft_cpu *c, const struct soft_op *op)
 {
-	c->rip = soft_op_rip(c, op);
+	uint64_t rip = soft_op_rip(c, op);
+	const struct soft_op *head = soft_jump_find(c, rip);
+
+	/* Links still lead here: on to the block that has taken its place. */
+	if (head && head != op)
+		GOTO_OP(c, head);
 	/* Or the run loop would find this head again. */
-	soft_jump_entry(c, c->rip)->key = 0;
+	soft_jump_entry(c, rip)->key = 0;
+	c->rip = rip;
 	return NULL;
 }
 
@@ -261,50 +267,56 @@ static void run_ops(struct soft_cpu *c, const struct soft_op *op)
 		op = op->fn(c, op);
 }
 
+/* At most 15 bytes at the instruction pointer: copies them from one page. */
+static void fetch_bytes(struct soft_cpu *c, uint64_t lin, uint8_t *to, unsigned n)
+{
+	struct soft_fetch f = soft_fetch(c, lin);
+
+	if (f.host)
+		memcpy(to, f.host + (lin & 0xfff), n);
+	else
+		memset(to, 0xff, n);	/* nothing there: an undefined opcode */
+}
+
+/* Decodes the instruction at c->rip; raises #PF and #GP of the fetch. */
+static void decode_alone(struct soft_cpu *c, struct soft_op *ops)
+{
+	bool long64 = c->mode & MODE_CS64;
+	uint64_t lin = soft_fetch_lin(c, c->rip);
+	unsigned off = lin & 0xfff, room = 15, here, ninsns, nbytes;
+	uint8_t bytes[16];
+	struct block_bytes in = { .bytes = bytes, .page_offset = off };
+
+	if (!long64) {
+		soft_check_target(c, NULL, c->rip);
+		room = (unsigned)MIN(15u, c->s.seg[SEG_CS].limit - c->rip + 1);
+	}
+	here = MIN(room, 4096 - off);
+	fetch_bytes(c, lin, bytes, here);
+	in.avail = here;
+	if (soft_decode_block(c, &in, 1, ops, &ninsns, &nbytes))
+		return;
+	if (here < room) {
+		fetch_bytes(c, soft_fetch_lin(c, c->rip + here), bytes + here, room - here);
+		in.avail = room;
+		if (soft_decode_block(c, &in, 1, ops, &ninsns, &nbytes))
+			return;
+	}
+	soft_raise_err(c, NULL, EXC_GP, 0);	/* it goes on beyond the limit of CS */
+}
+
 /* Decodes and runs exactly one instruction (one iteration of a REP). */
 static void run_alone(struct soft_cpu *c)
 {
 	struct soft_op ops[BLOCK_MAX_OPS];
-	uint8_t bytes[16];
-	unsigned ninsns, nbytes;
-	uint64_t lin = c->rip;
-	unsigned have, off;
-	struct soft_fetch f;
 	int64_t rest;
 
-	if (!(c->mode & MODE_CS64)) {
-		soft_check_target(c, NULL, c->rip);
-		lin = (uint32_t)(lin + c->s.seg[SEG_CS].base);
-	}
-	off = lin & 0xfff;
-	f = soft_fetch(c, lin);
-	have = MIN(15u, 4096 - off);
-	if (f.host)
-		memcpy(bytes, f.host + off, have);
-	else
-		memset(bytes, 0xff, have);	/* nothing there: an undefined opcode */
-
-	struct block_bytes in = { bytes, have, off };
-
-	if (!soft_decode_block(c, &in, 1, ops, &ninsns, &nbytes)) {
-		uint64_t next = (lin | 0xfff) + 1;
-
-		f = soft_fetch(c, c->mode & MODE_CS64 ? next : (uint32_t)next);
-		if (f.host)
-			memcpy(bytes + have, f.host, 15 - have);
-		else
-			memset(bytes + have, 0xff, 15 - have);
-		in.avail = 15;
-		soft_decode_block(c, &in, 1, ops, &ninsns, &nbytes);
-	}
-	if (!(c->mode & MODE_CS64) && c->rip + nbytes - 1 > c->s.seg[SEG_CS].limit)
-		soft_raise_err(c, NULL, EXC_GP, 0);
-
+	decode_alone(c, ops);
 	/* No budget but for this one: every block head leaves, a REP does one round. */
 	rest = c->budget - 1;
 	c->budget_given -= (uint64_t)rest;
 	c->budget = 0;
-	c->r[SLOT_IPBASE] = c->rip - off;
+	c->r[SLOT_IPBASE] = c->rip - ops[0].ip;
 	c->step_rest = rest;
 	run_ops(c, ops + 1);
 	c->budget += c->step_rest;
@@ -378,6 +390,12 @@ static enum vcpu_exit soft_loop(struct soft_cpu *c)
 			c->exc_raised = false;
 			if (!soft_deliver(c))
 				return VCPU_EXIT_TRIPLE_FAULT;
+			/*
+			 * A fault takes the time of the instruction that did not come to its
+			 * end: a handler whose first instruction faults must not stop time.
+			 */
+			if (c->exc.kind == EXC_KIND_FAULT)
+				c->budget--;
 			/*
 			 * An interrupt is taken after a look at the clock, and there is
 			 * no second look before its first instruction: an instruction

@@ -534,8 +534,12 @@ struct soft_fetch soft_fetch(struct soft_cpu *c, uint64_t lin)
 	uint64_t tag = (lin & ~0xfffull) | user;
 
 	if (e->tag != tag) {
-		struct walk w = walk(c, lin, ACCESS_EXEC, user ? TLB_USER : TLB_KERNEL);
+		struct walk w;
 
+		/* Code may run on to the end of the lower half. */
+		if (unlikely(!soft_canonical(lin)))
+			soft_raise_err(c, NULL, EXC_GP, 0);
+		w = walk(c, lin, ACCESS_EXEC, user ? TLB_USER : TLB_KERNEL);
 		if (w.failed)
 			page_fault(c, NULL, lin, w.fault);
 		e->tag = tag;

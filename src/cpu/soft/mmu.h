@@ -17,10 +17,16 @@ struct soft_fetch {
 };
 
 /*
- * Translates the page of lin for an instruction fetch; raises #PF (op NULL, at
- * c->rip) with the address lin.
+ * Translates the page of lin for an instruction fetch; raises #PF with the address
+ * lin, or #GP(0) where it is not canonical (op NULL, at c->rip).
  */
 struct soft_fetch soft_fetch(struct soft_cpu *c, uint64_t lin);
+
+/* The linear address of the code at rip, which may be beyond the end of an instruction's page. */
+static inline uint64_t soft_fetch_lin(const struct soft_cpu *c, uint64_t rip)
+{
+	return c->mode & MODE_CS64 ? rip : (uint32_t)(rip + c->s.seg[SEG_CS].base);
+}
 
 /* The page now holds decoded code: no processor may have a write tag for it. */
 void soft_mmu_protect_code(struct soft_cpu *c, uint64_t phys_page);
