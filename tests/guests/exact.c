@@ -13,7 +13,8 @@
 #define APIC	((volatile u32 *)0xfee00000ul)
 
 static volatile u64 hash;
-static volatile unsigned ticks, steps, page_faults;
+static volatile unsigned ticks, steps, page_faults, rf_seen, rf_wrong;
+extern const char strings[], strings_end[];
 static const ulong window = 5ul << 40;
 static u8 *pages[4];
 
@@ -23,9 +24,25 @@ static void mix(u64 v)
 	hash ^= hash >> 29;
 }
 
+/* RF is set between two iterations of a repeated instruction (SDM vol. 3, 17.3.1.1). */
+static void check_rf(const struct frame *f)
+{
+	static const u32 first[] = { 12000, 1500, 700, 3000, 500, 1000 };
+	u8 prefix = *(const u8 *)f->ip;
+	bool between = (prefix & 0xfe) == 0xf2;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(first); i++)
+		between &= f->cx != first[i];
+	/* Unset may be right: the instruction has just been returned to. */
+	rf_seen += between && f->flags & FL_RF;
+	rf_wrong += !between && f->flags & FL_RF;
+}
+
 static void on_tick(struct frame *f)
 {
 	ticks++;
+	if (f->ip - (ulong)strings < (ulong)(strings_end - strings))
+		check_rf(f);
 	mix(f->ip);
 	mix(f->cx ^ f->di << 20 ^ f->flags << 40);
 	mix(rdtsc());
@@ -143,5 +160,6 @@ void guest_main(void)
 	cli();
 	section("work for the virtual clock");
 	print("hash %lx, %u ticks, %u steps, %u page faults\n", (ulong)hash, ticks, steps, page_faults);
+	check(rf_seen > 100 && !rf_wrong, "RF: %u times as it should be, %u times wrong", rf_seen, rf_wrong);
 	check(ticks > 1000 && steps > 100 && page_faults > 100, "all of it happened");
 }

@@ -182,6 +182,26 @@ static void data_beside_code(void)
 	check_eq(*(u32 *)(p + 2048), 10000, "its last value");
 }
 
+/* What is no instruction becomes one by a change of any of its bytes. */
+static void no_instruction(void)
+{
+	static const u8 none[] = { 0x0f, 0x04, 0x00, 0xc3 };	/* not defined */
+	u8 *p = pages_alloc(2);
+
+	section("bytes that are no instruction");
+	for (unsigned at = 0; at < 4100; at += at == 0 ? 4090 : 1) {
+		memcpy(p + at, none, sizeof none);
+		check_eq(try_call(p + at, 0, 0, 0), UD, "undefined, at %u", at);
+		p[at + 1] = 0x1f;
+		check_eq(try_call(p + at, 0, 0, 0), -1, "made a NOP by its second byte, at %u", at);
+		/* LOCK is not for a NOP, but for an addition to memory; 66 in front changes nothing. */
+		memcpy(p + at, "\x66\xf0\x03\x0f\xc3", 5);
+		check_eq(try_call(p + at, (ulong)p, 0, 0), UD, "LOCK with a register, at %u", at);
+		p[at + 2] = 0x01;
+		check_eq(try_call(p + at, (ulong)p + 5000, 0, 0), -1, "LOCK with memory, at %u", at);
+	}
+}
+
 /* A store that faults must leave the code alone. */
 SNIPPET(faulting, "mov %rsi, -4(%rdi)\n ret");
 
@@ -208,5 +228,6 @@ void guest_main(void)
 	aliases();
 	chained();
 	data_beside_code();
+	no_instruction();
 	faults();
 }

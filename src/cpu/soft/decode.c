@@ -291,7 +291,8 @@ unsigned soft_decode_block(struct soft_cpu *c, const struct block_bytes *in, uns
 				.ip = (uint16_t)(in->page_offset + at), .len = 1,
 				.flags = OPF_FIRST };
 			n++;
-			at++;
+			/* Any of the bytes that were looked at may make it one. */
+			at += MIN(avail, 15u);
 			ends = true;
 			break;
 		}

@@ -78,9 +78,13 @@ static uint64_t rep_allowed(const struct soft_cpu *c, const struct string *s)
 	return MIN(count, (uint64_t)c->budget + 1);
 }
 
-/* n iterations are done: rCX and the instruction count. */
+/*
+ * n iterations are done: rCX and the instruction count.  RF is set between
+ * iterations and clear after the last (SDM vol. 3, 17.3.1.1).
+ */
 static void rep_done(struct soft_cpu *c, const struct string *s, uint64_t n)
 {
+	c->s.rflags |= RFLAGS_RF;
 	soft_reg_set(c, SLOT(REG_RCX), s->addr_size, (c->r[REG_RCX] & s->mask) - n);
 	c->budget -= (int64_t)n;
 }
@@ -93,8 +97,10 @@ static void rep_done(struct soft_cpu *c, const struct string *s, uint64_t n)
 static const struct soft_op *rep_end(struct soft_cpu *c, const struct soft_op *op, bool finished)
 {
 	c->budget += 1;
-	if (finished)
+	if (finished) {
+		c->s.rflags &= ~(uint64_t)RFLAGS_RF;
 		return op + 1;
+	}
 	return soft_leave(c, op, soft_op_rip(c, op));
 }
 
