@@ -21,7 +21,13 @@
 #include "diff.h"
 
 #define FIXED_SEED	2
+#ifdef __SANITIZE_ADDRESS__
+#define SANITIZED	true
+#define CHECK_CASES	300000ull
+#else
+#define SANITIZED	false
 #define CHECK_CASES	1000000ull
+#endif
 #define MNEMONICS	(ZYDIS_MNEMONIC_MAX_VALUE + 1)
 
 static struct {
@@ -305,10 +311,8 @@ int main(int argc, char **argv)
 	double start;
 
 	parse_options(argc, argv);
-#ifdef __SANITIZE_ADDRESS__
 	/* The sanitizer's shadow lies where random addresses may point. */
-	option.soft_only = true;
-#endif
+	option.soft_only |= SANITIZED;
 	why = soft_init();
 	if (why) {
 		fprintf(stderr, "diff: %s\n", why);
