@@ -276,9 +276,6 @@ const struct soft_op *soft_cache_find(struct soft_cpu *c)
 		phys2 = next.phys;
 		nops = soft_decode_block(c, &in, 1, ops, &ninsns, &nbytes);
 		ops[0].dst = 1;		/* depends on a second mapping: may not be linked to */
-		/* What is undefined has no length: all of its bytes made it so. */
-		if (off + nbytes <= 4096)
-			nbytes = here + 15;
 		if (off + nbytes <= 4096)
 			return NULL;	/* no instruction after all: #UD or #GP */
 	}

@@ -291,13 +291,8 @@ unsigned soft_decode_block(struct soft_cpu *c, const struct block_bytes *in, uns
 				.ip = (uint16_t)(in->page_offset + at), .len = 1,
 				.flags = OPF_FIRST };
 			n++;
-<<<<<<< main
 			/* Any of the bytes that were looked at may make it one. */
 			at += MIN(avail, 15u);
-=======
-			/* All of them made it so: a change of any is a change of the block. */
-			at += max > 1 ? MIN(avail, 15u) : 1;
->>>>>>> local
 			ends = true;
 			break;
 		}
