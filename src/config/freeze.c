@@ -169,6 +169,8 @@ static int check_whole(struct config *c, struct skep_error *e)
 	int ret = schema_check_name(c, e);
 
 	if (!ret)
+		ret = schema_check_backend(c, e);
+	if (!ret)
 		ret = schema_check_memory(c, e);
 	if (!ret)
 		ret = schema_check_clock(c, e);

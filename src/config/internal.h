@@ -80,6 +80,7 @@ void schema_each_near(struct config_node *n, void (*fn)(void *opaque, const char
 int schema_check_places(struct config *c, struct skep_error *e);
 int schema_check_clock(struct config *c, struct skep_error *e);
 int schema_check_name(struct config *c, struct skep_error *e);
+int schema_check_backend(struct config *c, struct skep_error *e);
 int schema_check_memory(struct config *c, struct skep_error *e);
 int schema_check_topology(struct config *c, uint64_t *cpus, uint64_t *sockets,
 			  struct skep_error *e);

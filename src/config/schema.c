@@ -430,6 +430,16 @@ int schema_check_name(struct config *c, struct skep_error *e)
 	return 0;
 }
 
+int schema_check_backend(struct config *c, struct skep_error *e)
+{
+	struct config_node *n = tree_find(&c->root, "backend");
+
+	if (strcmp(n->value, "kvm"))
+		return 0;
+	return skep_fail(e, EOPNOTSUPP, "%s: backend=kvm: the host's KVM is not built yet; write soft, "
+			 "or leave the key out", n->origin);
+}
+
 int schema_check_memory(struct config *c, struct skep_error *e)
 {
 	uint64_t size = config_uint(&c->root, "memory.size");
