@@ -182,6 +182,19 @@ static void diff_fpu(struct diff *d, const struct fx_image *a, const struct fx_i
 		diff_bytes(d, "xmm", i, a->xmm[i], b->xmm[i], 16);
 }
 
+/*
+ * The CPU model is Intel's in what specifications leave open: which of two faults comes first, what
+ * has been stored before, whether a branch to an address that is not canonical faults before or
+ * after it.  Of another vendor's fault only the kind and, mostly, the place are compared.
+ */
+static bool compare_foreign_fault(const struct outcome *a, const struct outcome *b, struct diff *d)
+{
+	diff_u64(d, "vector", a->vector, b->vector);
+	if (a->vector != EXC_GP)
+		diff_u64(d, "rip", a->m.rip, b->m.rip);
+	return d->same;
+}
+
 bool compare_outcomes(const struct diff_case *k, const struct outcome *native,
 		      const struct outcome *soft, FILE *out)
 {
@@ -190,6 +203,8 @@ bool compare_outcomes(const struct diff_case *k, const struct outcome *native,
 	uint64_t flags = RFLAGS_COMPARED &
 			 ~(uint64_t)(native->ending == END_EXIT ? k->undefined_end : k->undefined_any);
 
+	if (k->foreign && native->ending == END_FAULT && soft->ending == END_FAULT)
+		return compare_foreign_fault(native, soft, &d);
 	diff_fault(&d, k, native, soft);
 	if (native->ending == END_TIMEOUT && d.same)
 		return true;

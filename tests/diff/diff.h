@@ -100,6 +100,7 @@ struct diff_case {
 	uint64_t seed, number;
 	enum case_kind kind;
 	bool compat;			/* 32-bit code under a 64-bit system */
+	bool foreign;			/* the host is not of the model's vendor */
 	uint32_t start;			/* linear address of the first byte */
 	uint8_t code[CASE_MAX_BYTES];
 	/* The same with LOCK replaced where the host must not split a lock. */

@@ -679,6 +679,7 @@ void generate_case(struct diff_case *k, uint64_t seed, uint64_t number)
 	k->npatches = 0;
 	k->seed = seed;
 	k->number = number;
+	k->foreign = !host_facts->intel;
 	k->compat = host_facts->compat && rng_percent(&g.r, 20);
 	rule_decoder(&g.decoder, k->compat);
 	want = rng_percent(&g.r, 55) ? 1 : 2 + rng_below(&g.r, CASE_MAX_INSNS - 1);
