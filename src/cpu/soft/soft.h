@@ -274,7 +274,7 @@ void soft_set_rflags(struct soft_cpu *c, uint64_t f);
  * NEXT: a tail call in optimised builds.  Sanitizer builds do not make tail
  * calls, and take the run loop's way.
  */
-#if defined(__SANITIZE_ADDRESS__) || !defined(__OPTIMIZE__)
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || !defined(__OPTIMIZE__)
 #define NEXT(c, op) return (op) + 1
 #define GOTO_OP(c, op) return (op)
 #else
