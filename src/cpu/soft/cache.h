@@ -13,8 +13,8 @@
 #include "cpu/soft/soft.h"
 
 #define BLOCK_MAX_INSNS	48
-/* head, per instruction up to four ops, end */
-#define BLOCK_MAX_OPS	(2 + 4 * BLOCK_MAX_INSNS)
+/* head, per instruction up to five ops, end */
+#define BLOCK_MAX_OPS	(2 + 5 * BLOCK_MAX_INSNS)
 
 struct soft_cache *soft_cache_create(struct skep_error *e);
 void soft_cache_destroy(struct soft_cache *k);

@@ -188,7 +188,7 @@ static const struct soft_op *op_gp0(struct soft_cpu *c, const struct soft_op *op
 	soft_raise_err(c, op, EXC_GP, 0);
 }
 
-/* One instruction into at most four ops at *out; returns how many. */
+/* One instruction into at most five ops at *out; returns how many. */
 static unsigned decode_one(struct soft_decode *d, unsigned offset, struct soft_op *out)
 {
 	const ZydisDecodedInstruction *in = d->insn;
@@ -230,7 +230,7 @@ static unsigned decode_one(struct soft_decode *d, unsigned offset, struct soft_o
 		d->before.fn = d->after.fn = NULL;
 	}
 	if (need_ea && op.fn != op_nop && !d->raises) {
-		if (ea.fn == op_ea_seg && waits(d) && !d->before.fn) {
+		if (ea.fn == op_ea_seg && waits(d)) {
 			out[n] = op;
 			out[n++].fn = x87_fwait;
 		}
