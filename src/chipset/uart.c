@@ -682,9 +682,25 @@ struct device *uart_make(struct vm *vm, unsigned index, struct irq_line irq, str
 	return d;
 }
 
+static bool on_stdio(struct vm *vm, unsigned index)
+{
+	char node[16];
+	const char *path;
+
+	snprintf(node, sizeof(node), "lpc.com%u", index + 1);
+	path = config_string(config_find(vm->config, node), "path");
+	return path && !strcmp(path, "stdio");
+}
+
 int uart_create(struct vm *vm, unsigned index, struct skep_error *e)
 {
 	if (index >= UART_COUNT)
 		return skep_fail(e, EINVAL, "lpc.com%u: there are com1 to com4", index + 1);
+	/* Standard input has one reader: two would take turns with its bytes. */
+	for (unsigned i = 0; i < index; i++)
+		if (on_stdio(vm, i) && on_stdio(vm, index))
+			return skep_fail(e, EBUSY, "lpc.com%u.path=stdio: lpc.com%u has it; "
+					 "give one of them pty, unix=, tcp= or a file",
+					 index + 1, i + 1);
 	return uart_make(vm, index, chipset_gsi(vm, uart_irqs[index]), e) ? 0 : -EINVAL;
 }

@@ -113,6 +113,7 @@ def lpc_devices():
     assert "lpc.debug_exit=true\n" in dump("-l", "debug-exit")
     refused("connected to what", "-l", "com1")
     refused('did you mean "com1"?', "-l", "com11,stdio")
+    refused("lpc.com1 has it", "-o", "boot.demo=true", "-l", "com1,stdio", "-l", "com2,stdio")
     refused("lpc.fwcfg=bhyve", "-l", "fwcfg,bhyve")
     for arg in "bootrom,/x", "bootrom", "tpm,passthru,/dev/tpm0", "pc-testdev":
         refused("not built yet", "-l", arg)
