@@ -21,7 +21,10 @@
 		  B(20) /* SSE4.2 */ | B(21) /* x2APIC */ | B(22) /* MOVBE */ | \
 		  B(23) /* POPCNT */ | B(24) /* TSC-deadline */ | B(25) /* AES */ | \
 		  B(26) /* XSAVE */ | B(30) /* RDRAND */ | B(31) /* hypervisor */)
-/* Leaf 1 EDX. */
+/*
+ * Leaf 1 EDX.  DE, MTRR, MCE and MCA (without a bank) are what every kernel for such a
+ * processor takes for granted; without them it warns.
+ */
 #define F1D_V2_1 (B(0)  /* FPU */ | B(2) /* DE */ | B(3) /* PSE */ | B(4) /* TSC */ | \
 		  B(5)  /* MSR */ | B(6) /* PAE */ | B(7) /* MCE */ | B(8) /* CX8 */ | \
 		  B(9)  /* APIC */ | B(11) /* SEP */ | B(12) /* MTRR */ | B(13) /* PGE */ | \
@@ -36,6 +39,7 @@
 		  B(7) /* SMEP */ | B(9) /* ERMS */ | B(10) /* INVPCID */ | \
 		  B(13) /* no FPU CS/DS */ | B(20) /* SMAP */)
 #define F7C_V2_1 (B(2) /* UMIP */)
+/* With these and the _NO bits of ARCH_CAPABILITIES a guest turns no costly mitigation on. */
 #define F7D_V2_1 (B(26) /* IBRS and IBPB */ | B(29) /* ARCH_CAPABILITIES */)
 /* Leaf 7.2 EDX: a switch that spares guests clearing branch history on every system call. */
 #define F72D_V2_1 (B(4) /* BHI_CTRL */)

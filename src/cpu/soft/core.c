@@ -504,6 +504,18 @@ static void soft_destroy(struct vcpu *v)
 	v->backend = NULL;
 }
 
+/* The handlers are the host's own instructions: what the model announces, it must have. */
+static int check_host(struct skep_error *e)
+{
+	const char *missing = !__builtin_cpu_supports("sse4.2") ? "SSE4.2" :
+			      !__builtin_cpu_supports("popcnt") ? "POPCNT" :
+			      !__builtin_cpu_supports("aes") ? "AES" :
+			      !__builtin_cpu_supports("pclmul") ? "PCLMULQDQ" : NULL;
+
+	return missing ? skep_fail(e, ENOTSUP, "backend=soft: this host's processor has no %s, "
+				   "which the soft processor runs on", missing) : 0;
+}
+
 static int soft_create(struct vcpu *v, struct skep_error *e)
 {
 	const char *name = config_string(config_root(v->vm->config), "cpu.model");
@@ -511,6 +523,10 @@ static int soft_create(struct vcpu *v, struct skep_error *e)
 
 	if (!c)
 		return skep_fail(e, ENOMEM, "not enough memory for a processor");
+	if (check_host(e)) {
+		free(c);
+		return -ENOTSUP;
+	}
 	memset(c, 0, sizeof *c);
 	v->backend = c;
 	c->v = v;
