@@ -160,6 +160,8 @@ OP_FN(op_fxsave)
 	put_x87(c, image, op->size == 8);
 	put_mxcsr(c, image);
 	memcpy(image + FX_XMM, c->s.fpu.xmm, n);
+	/* The reserved end of the image must be there, and is not written. */
+	soft_check_write(c, op, lin, XS_HEADER);
 	soft_store_bytes(c, op, lin, image, FX_XMM + n);
 	return op + 1;
 }
@@ -171,7 +173,7 @@ OP_FN(op_fxrstor)
 	unsigned n = xmm_count(c) * 16;
 
 	check_fx(c, op, lin);
-	soft_load_bytes(c, op, lin, image, FX_XMM + n);
+	soft_load_bytes(c, op, lin, image, sizeof image);
 	if (load32(image + FX_MXCSR) & ~MXCSR_VALID)
 		soft_raise_err(c, op, EXC_GP, 0);
 	get_x87(c, image, op->size == 8);
