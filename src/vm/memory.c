@@ -317,7 +317,7 @@ static void mark_written(struct guest_memory *m, const struct mem_region *r, uin
 			f |= atomic_fetch_or(&flags[i], PAGE_DIRTY);
 		seen |= f;
 	}
-	if (seen & PAGE_CODE)
+	if (seen & (PAGE_CODE | PAGE_TABLE))
 		vm_invalidate_code(m->vm, gpa, len);
 }
 

@@ -8,8 +8,8 @@
  * Firmware ROM lies below 4 GiB and is aliased under the PAM window.
  *
  * Every page of RAM has a flag byte.  Whoever writes to RAM, by whatever way,
- * sees to it that PAGE_DIRTY is set and that, if PAGE_CODE was set, the
- * processors throw away what they decoded from it.
+ * sees to it that PAGE_DIRTY is set and that, if PAGE_CODE or PAGE_TABLE was
+ * set, the processors throw away what they made from it.
  */
 #ifndef SKEP_VM_MEMORY_H
 #define SKEP_VM_MEMORY_H
@@ -30,6 +30,7 @@
 /* Per-page flags, atomic bytes; see struct guest_memory.page_flags. */
 #define PAGE_DIRTY	0x01	/* written since the flag was last cleared */
 #define PAGE_CODE	0x02	/* a processor holds code decoded from it */
+#define PAGE_TABLE	0x04	/* a processor holds translations made from it (clock=virtual) */
 
 struct vm;
 

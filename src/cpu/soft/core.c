@@ -318,7 +318,9 @@ static void run_alone(struct soft_cpu *c)
 	c->budget = 0;
 	c->r[SLOT_IPBASE] = c->rip - ops[0].ip;
 	c->step_rest = rest;
+	c->alone = true;
 	run_ops(c, ops + 1);
+	c->alone = false;
 	c->budget += c->step_rest;
 	c->budget_given += (uint64_t)c->step_rest;
 	c->step_rest = 0;
@@ -475,6 +477,7 @@ static enum vcpu_exit soft_run(struct vcpu *v)
 	c->jmp = &jmp;
 	if (sigsetjmp(jmp, 0)) {
 		/* An instruction that ran alone was left half-way. */
+		c->alone = false;
 		c->budget += c->step_rest;
 		c->budget_given += (uint64_t)c->step_rest;
 		c->step_rest = 0;
@@ -537,7 +540,7 @@ static int soft_create(struct vcpu *v, struct skep_error *e)
 		soft_destroy(v);
 		return skep_fail(e, EINVAL, "cpu.model: there is no CPU model \"%s\"", name);
 	}
-	c->mmu = soft_mmu_create();
+	c->mmu = soft_mmu_create(c->vm->clock.mode == CLOCK_MODE_VIRTUAL);
 	c->cache = soft_cache_create(e);
 	c->twins = soft_twins_create();
 	c->jumps = calloc(JUMP_ENTRIES, sizeof *c->jumps);
@@ -614,11 +617,15 @@ static void soft_invalidate_code(struct vcpu *v, uint64_t gpa, uint64_t len)
 void soft_drain_code(struct soft_cpu *c)
 {
 	pthread_mutex_lock(&c->written_lock);
-	if (c->written_all)
+	if (c->written_all) {
 		soft_cache_flush(c);
-	else
-		for (size_t i = 0; i < c->nwritten; i++)
+		soft_tables_written(c, 0, UINT64_MAX);
+	} else {
+		for (size_t i = 0; i < c->nwritten; i++) {
 			soft_code_written(c, c->written[i].gpa, c->written[i].len);
+			soft_tables_written(c, c->written[i].gpa, c->written[i].len);
+		}
+	}
 	c->nwritten = 0;
 	c->written_all = false;
 	pthread_mutex_unlock(&c->written_lock);

@@ -27,7 +27,7 @@ struct target {
 	uint8_t *host;
 	uint64_t phys;		/* of the byte */
 	bool rom;		/* a write that is dropped */
-	bool code;		/* RAM that holds decoded code */
+	bool watched;		/* RAM that holds decoded code, or tables of translations */
 };
 
 /*
@@ -56,7 +56,7 @@ static struct target translate(struct soft_cpu *c, const struct soft_op *op, uin
 
 			if (!(f & PAGE_DIRTY))
 				f = atomic_fetch_or(page.flags, PAGE_DIRTY);
-			t.code = f & PAGE_CODE;
+			t.watched = f & (PAGE_CODE | PAGE_TABLE);
 		}
 	} else {
 		if (!page.read)
@@ -69,7 +69,7 @@ static struct target translate(struct soft_cpu *c, const struct soft_op *op, uin
 
 	bool write_ok = w.dirty && page.write == page.read && page.flags &&
 			(atomic_load_explicit(page.flags, memory_order_relaxed) &
-			 (PAGE_DIRTY | PAGE_CODE)) == PAGE_DIRTY &&
+			 (PAGE_DIRTY | PAGE_CODE | PAGE_TABLE)) == PAGE_DIRTY &&
 			soft_walk_allowed(c, &w, ACCESS_WRITE, context);
 
 	e->rtag = tag;
@@ -228,8 +228,10 @@ static void raw_store(struct soft_cpu *c, const struct soft_op *op, uint64_t lin
 		struct target t = translate(c, op, lin, ACCESS_WRITE, context);
 
 		if (t.host) {
+			if (unlikely(t.watched))
+				soft_table_write(c, op, t.phys, t.host, n);
 			memcpy(t.host, in, n);
-			if (unlikely(t.code))
+			if (unlikely(t.watched))
 				soft_code_written(c, t.phys, n);
 		} else if (!t.rom) {
 			for (unsigned i = 0; i < n;) {
@@ -277,8 +279,10 @@ void soft_store_slow(struct soft_cpu *c, const struct soft_op *op, uint64_t lin,
 		struct target t = translate(c, op, lin, ACCESS_WRITE, context);
 
 		if (t.host) {
+			if (unlikely(t.watched))
+				soft_table_write(c, op, t.phys, t.host, size);
 			memcpy(t.host, &v, size);
-			if (unlikely(t.code))
+			if (unlikely(t.watched))
 				soft_code_written(c, t.phys, size);
 		} else if (!t.rom) {
 			mmio_store(c, op, t.phys, size, v);
@@ -332,7 +336,7 @@ void *soft_bulk_slow(struct soft_cpu *c, const struct soft_op *op, uint64_t lin,
 		return NULL;
 	check_linear(c, op, lin, size, write);
 	t = translate(c, op, lin, write ? ACCESS_WRITE : ACCESS_READ, current_context(c));
-	return t.code ? NULL : t.host;
+	return t.watched ? NULL : t.host;
 }
 
 uint64_t soft_load(struct soft_cpu *c, const struct soft_op *op, uint64_t lin, unsigned size)

@@ -4,7 +4,8 @@
 
 #include "cpu/soft/soft.h"
 
-struct soft_mmu *soft_mmu_create(void);
+/* exact: nothing shows what the TLBs hold (clock=virtual). */
+struct soft_mmu *soft_mmu_create(bool exact);
 void soft_mmu_destroy(struct soft_mmu *m);
 
 /* Chooses c->tlb for the current mode and the jump key.  Called by soft_update_mode. */
@@ -27,6 +28,9 @@ static inline uint64_t soft_fetch_lin(const struct soft_cpu *c, uint64_t rip)
 {
 	return c->mode & MODE_CS64 ? rip : (uint32_t)(rip + c->s.seg[SEG_CS].base);
 }
+
+/* A device has written [phys, phys+len). */
+void soft_tables_written(struct soft_cpu *c, uint64_t phys, uint64_t len);
 
 /* The page now holds decoded code: no processor may have a write tag for it. */
 void soft_mmu_protect_code(struct soft_cpu *c, uint64_t phys_page);

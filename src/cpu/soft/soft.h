@@ -145,6 +145,7 @@ struct soft_cpu {
 	uint64_t rip;			/* valid between blocks */
 	bool stepping;			/* TF or a breakpoint is on: one instruction at a time */
 	bool step_once;			/* the next instruction runs alone */
+	bool alone;			/* an instruction runs alone */
 	bool alignment_check;		/* CR0.AM, EFLAGS.AC and CPL 3 */
 	uint8_t cpl;
 	struct vcpu *v;

@@ -90,6 +90,7 @@ static struct walk walk32(struct soft_cpu *c, uint64_t lin, enum access access, 
 
 	if (!(pde & PTE_P))
 		return walk_fault(fault_code(c, access, context, 0));
+	soft_table_used(c, pde_gpa, lin, 22, 2);
 	if (pde & PTE_PS && c->s.cr4 & CR4_PSE) {
 		/* PSE-36: bits 20:13 are address bits 39:32; bit 21 is reserved. */
 		if (pde & BIT(21) || (pde >> 13 & 0xff) >> (c->model->phys_bits - 32))
@@ -105,6 +106,7 @@ static struct walk walk32(struct soft_cpu *c, uint64_t lin, enum access access, 
 		leaf = leaf_host ? load32(leaf_host) : 0;
 		if (!(leaf & PTE_P))
 			return walk_fault(fault_code(c, access, context, 0));
+		soft_table_used(c, leaf_gpa, lin, 12, 2);
 		w.phys = leaf & 0xfffff000;
 		w.writable = pde & leaf & PTE_W;
 		w.user = pde & leaf & PTE_U;
@@ -165,6 +167,7 @@ static struct walk walk64(struct soft_cpu *c, uint64_t lin, enum access access, 
 		}
 		if (e & rsvd)
 			return walk_fault(fault_code(c, access, context, PF_P | PF_RSVD));
+		soft_table_used(c, gpa, lin, shift, 3);
 		gpas[n] = gpa;
 		hosts[n] = host;
 		entries[n++] = e;
@@ -198,6 +201,7 @@ struct walk soft_walk(struct soft_cpu *c, uint64_t lin, enum access access, unsi
 	if (!(c->s.cr0 & CR0_PG))
 		return (struct walk){ .phys = lin & ~0xfffull & 0xffffffffull,
 				      .writable = true, .user = true, .dirty = true };
+	soft_tables_walk(c);
 	if (c->s.cr4 & CR4_PAE)
 		return walk64(c, lin, access, context);
 	return walk32(c, lin, access, context);
@@ -215,5 +219,7 @@ void soft_load_pdptes(struct soft_cpu *c, const struct soft_op *op, uint64_t cr3
 		if (pdpte[i] & PTE_P && pdpte[i] & ~(addr_mask | 0xe19))
 			soft_raise_err(c, op, EXC_GP, 0);
 	}
+	if (c->mmu->tables && memcmp(c->s.pdpte, pdpte, sizeof pdpte))
+		soft_tlb_flush(c, true);	/* CR0 and CR4 load them as well */
 	memcpy(c->s.pdpte, pdpte, sizeof pdpte);
 }
