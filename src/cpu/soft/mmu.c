@@ -173,11 +173,14 @@ static bool misaligned(uint64_t lin, unsigned size)
 static void check_linear(struct soft_cpu *c, const struct soft_op *op, uint64_t lin, unsigned size,
 			 bool write)
 {
-	if (c->mode & MODE_LMA &&
-	    (!soft_canonical(lin) || (size && !soft_canonical(lin + size - 1))))
-		soft_raise_err(c, op, op && op->seg == SEG_SS ? EXC_SS : EXC_GP, 0);
-	if (unlikely(c->alignment_check && size && misaligned(lin, size)))
+	bool canonical = !(c->mode & MODE_LMA) || soft_canonical(lin);
+
+	/* Alignment comes between the first byte and the last. */
+	if (unlikely(c->alignment_check && canonical && size && misaligned(lin, size)))
 		soft_raise_err(c, op, EXC_AC, 0);
+	if (unlikely(!canonical ||
+		     (c->mode & MODE_LMA && size && !soft_canonical(lin + size - 1))))
+		soft_raise_err(c, op, op && op->seg == SEG_SS ? EXC_SS : EXC_GP, 0);
 	if (unlikely(c->stepping))
 		soft_data_breakpoint(c, lin, size, write);
 }
