@@ -152,7 +152,8 @@ static void diff_fault(struct diff *d, const struct diff_case *k, const struct o
 	if (a->vector != b->vector)
 		return;
 	i = culprit(k, a);
-	if (a->vector == EXC_PF && in_pieces(i) && a->cr2 - b->cr2 + i->operand < 2u * i->operand)
+	if (a->vector == EXC_PF && in_pieces(i) &&
+	    (uint32_t)(a->cr2 - b->cr2 + i->operand) < 2u * i->operand)
 		return;
 	diff_u64(d, "error", visible_error(a), visible_error(b));
 	if (a->vector == EXC_PF)

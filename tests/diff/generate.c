@@ -53,6 +53,7 @@ static void make_registers(struct gen *g)
 	if (rng_percent(r, 8))
 		flags |= RFLAGS_ID;
 	m->rflags = flags | RFLAGS_IF | 2;
+	m->fs_base = m->gs_base = 0;
 	if (g->host->fsgsbase && !g->k->compat) {
 		m->fs_base = rng_percent(r, 50) ? gen_target(g, 8) : rng_below(r, 0x10000);
 		m->gs_base = rng_percent(r, 50) ? 0 - (uint64_t)rng_below(r, 0x10000) : gen_target(g, 8);
@@ -277,7 +278,7 @@ static bool fix_branch(struct gen *g, struct gen_insn *n)
 		unsigned reg = (unsigned)ZydisRegisterGetId(n->ops[0].reg.value) & 15;
 
 		if (!pinnable(g, reg))
-			return reg == GEN_RSP || g->changed >> reg & 1 ? false : true;
+			return false;	/* twice the same target: for ever */
 		if (rng_percent(&g->r, 90)) {
 			g->pinned |= (uint16_t)(1u << reg);
 			link_add(g, LINK_REG, reg, 8, false);

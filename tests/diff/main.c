@@ -61,6 +61,23 @@ static void patch(const struct diff_case *k, bool in)
 	}
 }
 
+/* What was found first, for the case that it does not come again. */
+static char first_words[4096];
+
+static void take_down(const struct diff_case *k, unsigned path)
+{
+	FILE *f = fmemopen(first_words, sizeof first_words, "w");
+
+	if (!f)
+		return;
+	fprintf(f, "  %s:\n", path_name(path));
+	if (k->kind == CASE_UD)
+		compare_ud(k, memory, &soft[path], f);
+	else
+		compare_outcomes(k, option.soft_only ? &soft[0] : &native, &soft[path], f);
+	fclose(f);
+}
+
 /* Do two paths fail in the same way?  Then one is told. */
 static bool same_failure(unsigned a, unsigned b)
 {
@@ -84,6 +101,8 @@ static bool agrees(const struct diff_case *k, FILE *out)
 			ok = compare_ud(k, memory, &soft[p], NULL);
 		else
 			ok = compare_outcomes(k, option.soft_only ? &soft[0] : &native, &soft[p], NULL);
+		if (!ok && !out && same)
+			take_down(k, p);
 		if (!ok && out && p && same_failure(p, 0)) {
 			fprintf(out, "  %s: the same\n", path_name(p));
 		} else if (!ok && out) {
@@ -125,6 +144,14 @@ static void report(struct diff_case *k)
 {
 	ZydisMnemonic m;
 
+	if (agrees(k, NULL)) {
+		/* The host's signals, or the soft processor's own history? */
+		compare_print_case(k, option.verbose, stdout);
+		printf("  only once, and no more when tried again:\n%s", first_words);
+		stats.failed[k->insn[k->ninsns - 1].mnemonic]++;
+		stats.failures++;
+		return;
+	}
 	shorten(k);
 	m = k->insn[k->ninsns - 1].mnemonic;
 	stats.failures++;
@@ -160,6 +187,9 @@ static void count(const struct diff_case *k)
 		stats.ends++;
 	else
 		stats.undecided++;
+	if (option.verbose && k->kind == CASE_COMPARE && o->ending > END_FAULT)
+		printf("undecided: seed %" PRIu64 " case %" PRIu64 ", ending %d\n", k->seed, k->number,
+		       (int)o->ending);
 }
 
 static void run_case(uint64_t seed, uint64_t number)
