@@ -119,7 +119,7 @@ static inline void chip_save_restore(struct device *d)
 	struct skep_error e = { .text = "" };
 
 	d->type->export(d, a);
-	if (state_check(d->type->state, d->name, a, &e) < 0 || d->type->validate(d, a, &e) < 0)
+	if (state_check(d->type->state, d->name, a, NULL, &e) < 0 || d->type->validate(d, a, &e) < 0)
 		fail_msg("%s", e.text);
 	d->type->commit(d, a);
 	d->type->export(d, b);

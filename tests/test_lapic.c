@@ -743,7 +743,7 @@ static void refuse(const char *field, size_t index, uint64_t value)
 			found = true;
 		}
 	assert_true(found);
-	assert_true(state_check(r, d->name, model, &e) < 0 || d->type->validate(d, model, &e) < 0);
+	assert_true(state_check(r, d->name, model, NULL, &e) < 0 || d->type->validate(d, model, &e) < 0);
 	assert_true(strlen(e.text) > 0);
 	free(model);
 }

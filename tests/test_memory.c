@@ -40,12 +40,12 @@ static void sizes_are_checked(void **state)
 
 	for (i = 0; i < ARRAY_SIZE(bad); i++) {
 		e.text[0] = '\0';
-		assert_true(memory_init(&other, vm, bad[i], &e) < 0);
+		assert_true(memory_init(&other, vm, bad[i], false, &e) < 0);
 		assert_non_null(strstr(e.text, "memory.size"));
 	}
 	/* More than this host has, however large it is within reason. */
 	e.text[0] = '\0';
-	assert_int_equal(memory_init(&other, vm, RAM_SIZE_MAX, &e), -ENOMEM);
+	assert_int_equal(memory_init(&other, vm, RAM_SIZE_MAX, false, &e), -ENOMEM);
 	assert_non_null(strstr(e.text, "ask for less"));
 }
 
@@ -57,7 +57,7 @@ static void low_and_high(void **state)
 	uint64_t v = 0x1122334455667788, got;
 
 	/* Sparse: touches two pages.  Skipped where the host is too small. */
-	if (memory_init(&big, vm, RAM_LOW_MAX + 4 * MiB, &e) < 0)
+	if (memory_init(&big, vm, RAM_LOW_MAX + 4 * MiB, false, &e) < 0)
 		skip();
 	assert_int_equal(big.nram, 2);
 	assert_int_equal(big.ram[1].gpa, RAM_HIGH_BASE);

@@ -265,7 +265,7 @@ static void state_round_trip(void **state)
 		memset(model, 0, sizeof(model));
 		assert_true(d->type->state->model_size <= sizeof(model));
 		d->type->export(d, model);
-		assert_int_equal(state_check(d->type->state, d->name, model, &e), 0);
+		assert_int_equal(state_check(d->type->state, d->name, model, NULL, &e), 0);
 		assert_int_equal(d->type->validate(d, model, &e), 0);
 		d->type->reset(d);
 		d->type->commit(d, model);

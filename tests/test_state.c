@@ -25,7 +25,7 @@ static const struct state_field inner_fields[] = {
 	STATE_ARRAY(struct inner, b, STATE_T_U16),
 };
 static const struct state_record inner_record = { "inner", 1, sizeof(struct inner), inner_fields,
-						  ARRAY_SIZE(inner_fields) };
+						  ARRAY_SIZE(inner_fields), NULL, NULL };
 static const struct state_field outer_fields[] = {
 	STATE_U8(struct outer, u8),
 	STATE_U16(struct outer, u16, .max = 0x100),
@@ -40,7 +40,7 @@ static const struct state_field outer_fields[] = {
 	STATE_STRUCTS(struct outer, many, &inner_record),
 };
 static const struct state_record outer_record = { "outer", 1, sizeof(struct outer), outer_fields,
-						  ARRAY_SIZE(outer_fields) };
+						  ARRAY_SIZE(outer_fields), NULL, NULL };
 
 static struct outer sample(void)
 {
@@ -81,23 +81,23 @@ static void check(void **state)
 	struct outer o = sample();
 	uint8_t two = 2;
 
-	assert_int_equal(state_check(&outer_record, "x", &o, &e), 0);
+	assert_int_equal(state_check(&outer_record, "x", &o, NULL, &e), 0);
 	o.u16 = 0x101;
-	assert_true(state_check(&outer_record, "x", &o, &e) < 0);
+	assert_true(state_check(&outer_record, "x", &o, NULL, &e) < 0);
 	assert_non_null(strstr(e.text, "x.u16: 0x101"));
 	o = sample();
 	o.when = 1001;
-	assert_true(state_check(&outer_record, "x", &o, &e) < 0);
+	assert_true(state_check(&outer_record, "x", &o, NULL, &e) < 0);
 	o.when = INT64_MIN;
-	assert_int_equal(state_check(&outer_record, "x", &o, &e), 0);
+	assert_int_equal(state_check(&outer_record, "x", &o, NULL, &e), 0);
 	o.many[1].a = 10;
-	assert_true(state_check(&outer_record, "x", &o, &e) < 0);
+	assert_true(state_check(&outer_record, "x", &o, NULL, &e) < 0);
 	assert_non_null(strstr(e.text, "x.many[1].a"));
 	o = sample();
 	memcpy((char *)&o + offsetof(struct outer, flag), &two, 1);
-	assert_true(state_check(&outer_record, "x", &o, &e) < 0);
+	assert_true(state_check(&outer_record, "x", &o, NULL, &e) < 0);
 	assert_non_null(strstr(e.text, "x.flag"));
-	assert_int_equal(state_check(&STATE_NONE, "y", NULL, &e), 0);
+	assert_int_equal(state_check(&STATE_NONE, "y", NULL, NULL, &e), 0);
 }
 
 static size_t covered(const struct state_record *r)

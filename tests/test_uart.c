@@ -456,7 +456,7 @@ static void test_state(void **state)
 		b.d->type->export(b.d, m);
 		for (int n = rand() % 3; n >= 0; n--)
 			m[rand() % 80] = rand();
-		if (state_check(b.d->type->state, b.d->name, m, &e) < 0 ||
+		if (state_check(b.d->type->state, b.d->name, m, NULL, &e) < 0 ||
 		    b.d->type->validate(b.d, m, &e) < 0) {
 			refused++;
 			continue;

@@ -18,6 +18,10 @@ static unsigned scalar_size(enum state_type t)
 	case STATE_T_TIME: return 8;
 	case STATE_T_BYTES: return 0;
 	case STATE_T_STRUCT: return 0;
+	case STATE_T_TEXT: return 0;
+	case STATE_T_BLOB: return 0;
+	case STATE_T_LIST: return 0;
+	case STATE_T_GPA: return 8;
 	}
 	return 0;
 }
@@ -99,13 +103,13 @@ void state_dump(FILE *out, const char *instance, const struct state_record *r, c
 }
 
 static int check_element(const struct state_field *f, const char *name, const uint8_t *p,
-			 struct skep_error *e)
+			 const struct state_context *context, struct skep_error *e)
 {
 	unsigned unit = scalar_size(f->type);
 	uint64_t v, max = f->max;
 
 	if (f->type == STATE_T_STRUCT)
-		return state_check(f->sub, name, p, e);
+		return state_check(f->sub, name, p, context, e);
 	if (!unit)
 		return 0;
 	v = scalar_get(p, unit);
@@ -121,7 +125,7 @@ static int check_element(const struct state_field *f, const char *name, const ui
 }
 
 int state_check(const struct state_record *r, const char *instance, const void *model,
-		struct skep_error *e)
+		const struct state_context *context, struct skep_error *e)
 {
 	char name[256];
 	size_t k;
@@ -134,10 +138,48 @@ int state_check(const struct state_record *r, const char *instance, const void *
 
 		for (i = 0; i < element_count(f); i++) {
 			name_element(name, sizeof(name), instance, f, i);
-			err = check_element(f, name, p + (size_t)i * element_size(f), e);
+			err = check_element(f, name, p + (size_t)i * element_size(f), context, e);
 			if (err < 0)
 				return err;
 		}
+	}
+	return 0;
+}
+
+/* Bytes of one element of a field in its model; 0: the table is wrong. */
+static size_t field_unit(const struct state_field *f)
+{
+	switch (f->type) {
+	case STATE_T_BYTES:
+	case STATE_T_TEXT:
+		return f->size;
+	case STATE_T_STRUCT:
+		return f->sub ? f->sub->model_size : 0;
+	case STATE_T_BLOB:
+		return sizeof(struct state_blob);
+	case STATE_T_LIST:
+		return f->sub ? sizeof(struct state_list) : 0;
+	default:
+		return scalar_size(f->type);
+	}
+}
+
+int state_record_check(const struct state_record *r, struct skep_error *e)
+{
+	size_t i, unit;
+
+	if (!r->kind || (r->nfields && !r->fields))
+		return skep_fail(e, EINVAL, "a state record has no kind or no fields");
+	for (i = 0; i < r->nfields; i++) {
+		const struct state_field *f = &r->fields[i];
+
+		unit = field_unit(f);
+		if (!f->name || !unit || !f->count || f->size % unit ||
+		    (uint64_t)f->offset + (uint64_t)f->size * f->count > r->model_size)
+			return skep_fail(e, EINVAL, "state record %s: field %s does not fit its model",
+					 r->kind, f->name ? f->name : "?");
+		if (f->sub && state_record_check(f->sub, e) < 0)
+			return -EINVAL;
 	}
 	return 0;
 }

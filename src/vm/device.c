@@ -76,42 +76,6 @@ void device_destroy(struct device *d)
 	free(d);
 }
 
-static size_t field_unit(const struct state_field *f)
-{
-	switch (f->type) {
-	case STATE_T_U8: return 1;
-	case STATE_T_BOOL: return 1;
-	case STATE_T_U16: return 2;
-	case STATE_T_U32: return 4;
-	case STATE_T_U64: return 8;
-	case STATE_T_TIME: return 8;
-	case STATE_T_BYTES: return f->size;
-	case STATE_T_STRUCT: return f->sub ? f->sub->model_size : 0;
-	}
-	return 0;
-}
-
-/* A table that does not describe its model is a bug that must not survive start-up. */
-static int record_check(const struct state_record *r, struct skep_error *e)
-{
-	size_t i, unit;
-
-	if (!r->kind || (r->nfields && !r->fields))
-		return skep_fail(e, EINVAL, "a state record has no kind or no fields");
-	for (i = 0; i < r->nfields; i++) {
-		const struct state_field *f = &r->fields[i];
-
-		unit = field_unit(f);
-		if (!f->name || !unit || !f->count || f->size % unit ||
-		    (uint64_t)f->offset + (uint64_t)f->size * f->count > r->model_size)
-			return skep_fail(e, EINVAL, "state record %s: field %s does not fit its model",
-					 r->kind, f->name ? f->name : "?");
-		if (f->type == STATE_T_STRUCT && record_check(f->sub, e) < 0)
-			return -EINVAL;
-	}
-	return 0;
-}
-
 static int type_check(const struct device_type *t, struct skep_error *e)
 {
 	const char *missing = !t->name ? "name" : !t->help ? "help" : !t->config ? "config" :
@@ -128,7 +92,7 @@ static int type_check(const struct device_type *t, struct skep_error *e)
 	    (t->export == device_export_nothing || t->commit == device_commit_nothing))
 		return skep_fail(e, EINVAL, "device type %s has state but does not carry it",
 				 t->name);
-	return record_check(t->state, e);
+	return state_record_check(t->state, e);
 }
 
 int device_types_check(struct skep_error *e)

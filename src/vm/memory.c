@@ -54,7 +54,8 @@ static int map_region(struct guest_memory *m, uint64_t gpa, uint64_t size, uint6
 	return 0;
 }
 
-int memory_init(struct guest_memory *m, struct vm *vm, uint64_t size, struct skep_error *e)
+int memory_init(struct guest_memory *m, struct vm *vm, uint64_t size, bool anonymous,
+		struct skep_error *e)
 {
 	uint64_t low = MIN(size, RAM_LOW_MAX);
 	void *flags;
@@ -163,7 +164,7 @@ static struct mem_page pam_page(const struct guest_memory *m, uint64_t gpa)
 	return ram;
 }
 
-struct mem_page memory_page(const struct guest_memory *m, uint64_t gpa)
+struct mem_page memory_page(struct guest_memory *m, uint64_t gpa)
 {
 	const struct mem_region *low = &m->ram[0], *high = &m->ram[1];
 

@@ -2,7 +2,8 @@
  * Guest-physical memory: RAM, ROM, and the one door through which devices
  * reach it.
  *
- * RAM is one memfd.  Its first part lies at guest-physical 0 up to at most
+ * RAM is a memfd, or, after a restore, anonymous memory with private mappings of the snapshot;
+ * nothing relies on which.  Its first part lies at guest-physical 0 up to at most
  * RAM_LOW_MAX, the rest at 4 GiB and above.  0xa0000-0xbffff is never RAM to
  * the guest; 0xc0000-0xfffff follows the PAM registers (memory_set_pam).
  * Firmware ROM lies below 4 GiB and is aliased under the PAM window.
@@ -31,6 +32,10 @@
 #define PAGE_DIRTY	0x01	/* written since the flag was last cleared */
 #define PAGE_CODE	0x02	/* a processor holds code decoded from it */
 #define PAGE_TABLE	0x04	/* a processor holds translations made from it (clock=virtual) */
+#define PAGE_TOUCHED	0x08	/* may not be zero: written, or stored where RAM came from; stays */
+#define PAGE_FROZEN	0x10	/* a live cut has not copied it: copy it before the first write */
+
+#define RAM_CHUNK	0x200000ull	/* 2 MiB: what is checked, loaded and compressed at a time */
 
 struct vm;
 
@@ -68,8 +73,12 @@ struct mem_page {
 	bool rom;		/* writes are dropped silently */
 };
 
-/* Sizes in bytes; size must be a multiple of 4 KiB.  vm thread, before any vCPU. */
-int memory_init(struct guest_memory *m, struct vm *vm, uint64_t size, struct skep_error *e);
+/*
+ * Sizes in bytes; size must be a multiple of 4 KiB.  anonymous: not a memfd, since private
+ * mappings will be laid over it.  vm thread, before any vCPU.
+ */
+int memory_init(struct guest_memory *m, struct vm *vm, uint64_t size, bool anonymous,
+		struct skep_error *e);
 void memory_finish(struct guest_memory *m);
 /*
  * Firmware: size bytes from malloc, owned by the memory from now on, shown at
@@ -79,8 +88,52 @@ void memory_finish(struct guest_memory *m);
 int memory_set_rom(struct guest_memory *m, uint8_t *image, uint64_t gpa, uint64_t size,
 		   struct skep_error *e);
 
-/* Looks one page up (gpa is rounded down).  Lock-free, any thread. */
-struct mem_page memory_page(const struct guest_memory *m, uint64_t gpa);
+/*
+ * Looks one page up (gpa is rounded down), for reading.  Lock-free but where RAM is still to be
+ * fetched from a snapshot (memory_source).  Any thread.
+ */
+struct mem_page memory_page(struct guest_memory *m, uint64_t gpa);
+/*
+ * Before the first write to a page through a TLB entry or a view: gives a live cut its copy and
+ * sets PAGE_DIRTY and PAGE_TOUCHED.  Returns the flags as they were.  Any thread.
+ */
+uint8_t memory_will_write(struct guest_memory *m, _Atomic uint8_t *flags);
+
+/* ---- RAM that comes from a snapshot ------------------------------------ */
+
+/*
+ * Where RAM is fetched from, chunk by chunk, when it is first looked at: compressed and delta
+ * files, and files whose RAM is to be checked (restore --check=ram).
+ */
+struct memory_source {
+	/*
+	 * Fills a chunk (len bytes, zeroes so far) that lies at gpa.  Any thread, one call at a
+	 * time.  A failure stops the machine with that sentence.
+	 */
+	int (*load)(void *opaque, uint64_t gpa, uint8_t *host, size_t len, struct skep_error *e);
+	void (*release)(void *opaque);		/* at memory_finish, or when all has been loaded */
+	void *opaque;
+};
+
+/*
+ * A stretch of a file that RAM is a private mapping of; page aligned.  Its pages count as
+ * TOUCHED.  The file may be truncated under us: the machine stops with a sentence then, and
+ * what is saved meanwhile is refused.  The descriptor may be closed afterwards. Before any vCPU.
+ */
+int memory_map_file(struct guest_memory *m, uint64_t gpa, uint64_t len, int fd, uint64_t offset,
+		    struct skep_error *e);
+/*
+ * The chunk at gpa is fetched from the source when it is first needed; and the source itself
+ * (owned by the memory from now on, whatever is returned). Before any vCPU.
+ */
+int memory_set_source(struct guest_memory *m, const struct memory_source *s, struct skep_error *e);
+void memory_set_pending(struct guest_memory *m, uint64_t gpa, uint64_t len);
+/* Fetches what is pending in [gpa, gpa+len). Any thread. */
+int memory_need(struct guest_memory *m, uint64_t gpa, uint64_t len, struct skep_error *e);
+/* Reads RAM in before it is needed (restore --prefault). Any thread. */
+int memory_prefault(struct guest_memory *m, uint64_t gpa, uint64_t len, struct skep_error *e);
+/* Has RAM been lost (a truncated file, a chunk that cannot be fetched)? e says how. Any thread. */
+int memory_lost(struct guest_memory *m, struct skep_error *e);
 
 /* PAM segment attribute change: bumps the processors' view (vm_flush_tlbs). Device lock. */
 void memory_set_pam(struct guest_memory *m, unsigned segment, uint8_t attr);

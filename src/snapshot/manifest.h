@@ -1,0 +1,54 @@
+/* The manifest: what a snapshot is, as a record like the others (state/state.h). */
+#ifndef SKEP_SNAPSHOT_MANIFEST_H
+#define SKEP_SNAPSHOT_MANIFEST_H
+
+#include "snapshot/format.h"
+#include "state/state.h"
+
+#define MANIFEST_TEXT	64
+
+struct manifest_region {	/* a region of RAM */
+	uint64_t gpa, size;
+};
+
+struct manifest_setting {	/* one setting of the configuration tree */
+	char key[128];
+	struct state_blob value;	/* text without a NUL */
+};
+
+struct manifest_leaf {		/* what CPUID answers; sub 0xffffffff: no sub-leaves */
+	uint32_t leaf, sub, eax, ebx, ecx, edx;
+};
+
+struct manifest_disk {		/* none yet: identity of a disk at the moment of the save */
+	char device[32];
+	uint64_t size;
+	uint8_t digest[32];
+};
+
+struct manifest {
+	uint32_t format;		/* SNAP_FORMAT */
+	uint32_t generation;
+	bool draft;			/* of a generation that may still change */
+	char writer[MANIFEST_TEXT];	/* "skep 0.1.0" */
+	char name[MANIFEST_TEXT];	/* of the machine */
+	uint8_t id[16];			/* random; host */
+	bool delta;
+	uint8_t parent[SNAP_DIGEST_SIZE];	/* delta: the digest in the parent's end mark */
+	struct state_blob parent_path;	/* where the parent was found; host */
+	int64_t host_wall_ns;		/* host's CLOCK_REALTIME at the cut, since the Epoch; host */
+	int64_t guest_ns, guest_wall_ns;	/* guest time and wall clock at the cut */
+	uint32_t tsc_khz;
+	uint32_t insn_ps;
+	bool virtual_clock;
+	char cpu_model[MANIFEST_TEXT];
+	struct state_list cpuid;	/* of struct manifest_leaf */
+	uint32_t cpus;
+	struct state_list regions;	/* of struct manifest_region */
+	struct state_list config;	/* of struct manifest_setting */
+	struct state_list disks;	/* of struct manifest_disk */
+};
+
+extern const struct state_record manifest_record;
+
+#endif

@@ -1,0 +1,75 @@
+/*
+ * Reads a snapshot.  The file is hostile: whatever it holds, opening it takes bounded time and
+ * memory and ends with a reader or with a sentence.  No thread rule but one reader, one thread at
+ * a time; two readers of one file do not disturb each other.
+ */
+#ifndef SKEP_SNAPSHOT_READER_H
+#define SKEP_SNAPSHOT_READER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "snapshot/manifest.h"
+
+struct snap_record {
+	const uint8_t *data;	/* CBOR; in the reader's memory */
+	size_t len;
+	uint64_t offset;	/* of the note's content in the file, for those who look */
+};
+
+struct snap_region {
+	uint64_t gpa, size;
+	uint64_t offset;	/* plain: of its bytes in the file */
+	size_t first_chunk;	/* index into checksums */
+};
+
+struct snap_reader {
+	int fd;			/* owned; a shared flock is held on it */
+	char *path;		/* as given */
+	uint64_t file_size;
+	uint8_t digest[SNAP_DIGEST_SIZE];
+	struct manifest manifest;	/* decoded and checked against headers and tables */
+	struct snap_record manifest_note;
+	struct snap_record *records;
+	size_t nrecords;
+	struct snap_region region[2];
+	unsigned nregions;
+	const uint64_t *checksums;	/* plain: one a chunk; else NULL */
+	size_t nchunks;
+	const struct snap_run *runs;	/* not plain; else NULL */
+	size_t nruns;
+	struct snap_reader *parent;	/* delta: its parent, or NULL when opened alone */
+	/* The rest is the reader's own. */
+	void *notes;
+	size_t notes_len;
+};
+
+enum {
+	SNAP_OPEN_ALONE = 1,	/* do not look for the parents of a delta */
+};
+
+/*
+ * Opens a file and, for a delta, its chain of parents: by the path in the manifest, then by the
+ * same name beside the child; the digest decides.  Checks the ELF structure, the digest, the
+ * manifest and the tables.  A chain that is broken, cyclic, too deep or of another machine is
+ * refused.  NULL with e set.
+ */
+struct snap_reader *snap_open(const char *path, unsigned flags, struct skep_error *e);
+struct snap_reader *snap_open_fd(int fd, const char *path, unsigned flags, struct skep_error *e);
+void snap_close(struct snap_reader *r);		/* and its parents; NULL is fine */
+
+/* Is a byte of this chunk stored in this file or a parent (it may be other than zero)? */
+bool snap_chunk_stored(const struct snap_reader *r, uint64_t gpa);
+/* RAM of the chunk at gpa, through the whole chain, verified, into host (len bytes of zeroes). */
+int snap_load_chunk(struct snap_reader *r, uint64_t gpa, uint8_t *host, size_t len,
+		    struct skep_error *e);
+/*
+ * Reads and verifies all RAM, parents too.  progress may be NULL; it returns false to stop
+ * (-ECANCELED).  e names the first place that is damaged.
+ */
+int snap_verify_ram(struct snap_reader *r, bool (*progress)(void *, uint64_t done, uint64_t all),
+		    void *opaque, struct skep_error *e);
+
+#endif
