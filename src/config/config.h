@@ -67,6 +67,17 @@ int config_freeze(struct config *c, struct skep_error *e);
 /* Prints a file that config_load_file reads back to the same tree. */
 void config_dump(const struct config *c, FILE *out);
 
+/*
+ * Calls fn for every value of a frozen tree, expanded, in the tree's order; given says that
+ * somebody set it (the others are defaults).
+ */
+void config_each(const struct config *c,
+		 void (*fn)(void *opaque, const char *key, const char *value, bool given),
+		 void *opaque);
+/* Sets a value that is taken as it is: "%" has no meaning in it. */
+int config_set_literal(struct config *c, const char *key, const char *value, const char *origin,
+		       struct skep_error *e);
+
 /* Look-up.  path is from the root; NULL if no such node. Frozen tree: any thread. */
 struct config_node *config_find(struct config *c, const char *path);
 struct config_node *config_root(struct config *c);

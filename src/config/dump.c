@@ -1,7 +1,9 @@
 /* The tree as a file, and the schema as a table. */
 #include <ctype.h>
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "config/internal.h"
@@ -36,6 +38,35 @@ void config_dump(const struct config *c, FILE *out)
 			fputs(n->raw, out);
 		fputc('\n', out);
 	}
+}
+
+void config_each(const struct config *c,
+		 void (*fn)(void *opaque, const char *key, const char *value, bool given),
+		 void *opaque)
+{
+	for (const struct config_node *n = &c->root; n; n = tree_next(n))
+		if (n->raw && n->value)
+			fn(opaque, n->path, n->value, !n->is_default);
+}
+
+int config_set_literal(struct config *c, const char *key, const char *value, const char *origin,
+		       struct skep_error *e)
+{
+	char *text = NULL;
+	size_t len = 0;
+	FILE *f = open_memstream(&text, &len);
+	int ret = -ENOMEM;
+
+	if (f) {
+		dump_value(f, value);
+		ret = fclose(f) ? -ENOMEM : 0;
+	}
+	if (ret)
+		skep_fail(e, ENOMEM, "%s: no memory for its value", key);
+	else
+		ret = config_set(c, key, text, origin, e);
+	free(text);
+	return ret;
 }
 
 struct describe {

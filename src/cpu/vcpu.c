@@ -17,6 +17,7 @@
 #include "base/thread.h"
 #include "chipset/chipset.h"
 #include "chipset/lapic.h"
+#include "vm/virtual.h"
 #include "vm/vm.h"
 
 struct vcpu *vcpu_create(struct vm *vm, unsigned index, const struct vcpu_ops *ops,
@@ -96,8 +97,11 @@ static void handle_exit(struct vcpu *v, enum vcpu_exit why)
 		else
 			vm_request_exit(v->vm, VM_EXIT_TRIPLE_FAULT);
 		return;
-	case VCPU_EXIT_HALTED:
 	case VCPU_EXIT_LIMIT:
+		if (virtual_stop_point(v->vm))
+			return;
+		/* fall through */
+	case VCPU_EXIT_HALTED:
 		vm_request_exit(v->vm, VM_EXIT_HALT);
 		return;
 	case VCPU_EXIT_ERROR:

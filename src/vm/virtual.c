@@ -74,6 +74,8 @@ uint64_t virtual_budget(struct vm *vm)
 	due = timers_next_due(vm);
 	if (vm->insn_limit)
 		budget = now >= vm->insn_limit ? 0 : vm->insn_limit - now;
+	if (vm->stop_point.at)
+		budget = MIN(budget, now >= vm->stop_point.at ? 0 : vm->stop_point.at - now);
 	if (due != INT64_MAX)
 		budget = MIN(budget, until(now, clock_insns_until(&vm->clock, due)));
 	if (input_log_next(vm, &next))
@@ -112,6 +114,25 @@ static int64_t idle_until(struct vm *vm, const struct input_point *now)
 	return due;
 }
 
+static bool limit_reached(const struct vm *vm, uint64_t now)
+{
+	return (vm->insn_limit && now >= vm->insn_limit) ||
+	       (vm->stop_point.at && now >= vm->stop_point.at);
+}
+
+bool virtual_stop_point(struct vm *vm)
+{
+	struct vm_stop_point stop = vm->stop_point;
+	unsigned i;
+
+	if (!stop.at || insns(vm) < stop.at || (vm->insn_limit && insns(vm) >= vm->insn_limit))
+		return false;
+	for (i = 0; i < vm->ncpus; i++)
+		vcpu_stop(vm->vcpus[i], STOP_SAVE);
+	stop.reached(stop.opaque);
+	return true;
+}
+
 bool virtual_idle(struct vm *vm)
 {
 	struct input_point now;
@@ -119,8 +140,8 @@ bool virtual_idle(struct vm *vm)
 
 	device_lock(vm);
 	now = point_now(vm);
-	/* At the limit virtual_budget says why. */
-	if (vm->insn_limit && now.insns >= vm->insn_limit) {
+	/* At the limit, or where the machine is to stand, virtual_budget says why. */
+	if (limit_reached(vm, now.insns)) {
 		device_unlock(vm);
 		return true;
 	}

@@ -37,7 +37,7 @@ struct vm;
 
 /*
  * How many instructions may be executed before virtual_run_due is called again;
- * 0: the limit (clock.limit) is reached.
+ * 0: the limit (clock.limit) or the machine's stop point is reached.
  */
 uint64_t virtual_budget(struct vm *vm);
 /* Fires what is due now, delivers input that has come or is replayed here. */
@@ -48,6 +48,12 @@ void virtual_run_due(struct vm *vm);
  * halt, and the backend waits for it in vcpu_wait.
  */
 bool virtual_idle(struct vm *vm);
+
+/*
+ * After VCPU_EXIT_LIMIT: is this where the machine is to stand (vm->stop_point)? Then it does, and
+ * who waits for it has been told.
+ */
+bool virtual_stop_point(struct vm *vm);
 
 /* For timers_create: tells the processor that something is due earlier. Device lock. */
 void virtual_earlier(struct vm *vm, int64_t due);

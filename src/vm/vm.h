@@ -45,6 +45,24 @@ enum vm_exit {
 	VM_EXIT_DEBUG_BASE = 0x100,	/* + isa-debug-exit's (value << 1 | 1) */
 };
 
+/*
+ * clock=virtual: the machine stands, for STOP_SAVE, when it has executed exactly `at` instructions
+ * (0: never), and `reached` is called, on the vCPU's thread without a lock.  Whoever is told sets
+ * the next one, before vm_resume(STOP_SAVE).  Set while no vCPU runs.
+ */
+struct vm_stop_point {
+	uint64_t at;
+	void (*reached)(void *opaque);
+	void *opaque;
+};
+
+/* The snapshot that RAM was last the same as: what a delta is based on. Belongs to who saves. */
+struct vm_origin {
+	bool known;
+	uint8_t digest[16];
+	char *path;		/* owned */
+};
+
 struct timer_heap;
 struct event_loop;
 struct input_log;
@@ -100,6 +118,9 @@ struct vm {
 	int exit_code;
 	struct skep_error exit_error;
 	uint64_t insn_limit;		/* clock=virtual: stop at this count; 0 = none */
+	struct vm_stop_point stop_point;
+	struct vm_origin origin;
+	_Atomic bool saving;		/* one save at a time */
 	_Atomic int64_t first_run_ns;	/* host monotonic, when a processor first ran; 0: not yet */
 };
 
