@@ -45,6 +45,12 @@ void clock_resume(struct guest_clock *c)
 	c->paused = false;
 }
 
+void clock_advance(struct guest_clock *c, int64_t ns)
+{
+	if (c->mode == CLOCK_MODE_REALTIME && c->paused && ns > 0 && c->paused_at < CLOCK_END)
+		c->paused_at += MIN(ns, CLOCK_END - c->paused_at);
+}
+
 void clock_set_wall_now(struct guest_clock *c)
 {
 	c->wall_base = host_ns(CLOCK_REALTIME) - clock_now(c);

@@ -47,6 +47,12 @@ void clock_init(struct guest_clock *c, enum clock_mode mode);
 void clock_pause(struct guest_clock *c);
 void clock_resume(struct guest_clock *c);
 
+/*
+ * Moves a clock that stands (realtime) on by so many ns, so that all that derives from it sees
+ * them pass; not beyond CLOCK_END. Before any vCPU; device lock.
+ */
+void clock_advance(struct guest_clock *c, int64_t ns);
+
 /* Makes the wall clock read the host's now (realtime). vm thread, before any vCPU. */
 void clock_set_wall_now(struct guest_clock *c);
 

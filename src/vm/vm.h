@@ -61,6 +61,8 @@ struct vm_origin {
 	bool known;
 	uint8_t digest[16];
 	char *path;		/* owned */
+	void *held;		/* what RAM still comes from; released after it, or NULL */
+	void (*release)(void *held);
 };
 
 struct timer_heap;
