@@ -29,6 +29,10 @@ static void fake_destroy(struct vcpu *v) { free(v->backend); }
 static void fake_reset(struct vcpu *v, bool init) { }
 static void fake_kick(struct vcpu *v) { ((struct fake_cpu *)v->backend)->kicks++; }
 static void fake_get_state(struct vcpu *v, struct cpu_arch_state *s) { }
+static int fake_check_state(struct vcpu *v, const struct cpu_arch_state *s, struct skep_error *e)
+{
+	return 0;
+}
 static int fake_set_state(struct vcpu *v, const struct cpu_arch_state *s, struct skep_error *e)
 {
 	return 0;
@@ -54,6 +58,7 @@ static enum vcpu_exit fake_run(struct vcpu *v)
 static const struct vcpu_ops fake_ops = {
 	.name = "fake", .create = fake_create, .destroy = fake_destroy, .reset = fake_reset,
 	.run = fake_run, .kick = fake_kick, .get_state = fake_get_state,
+	.check_state = fake_check_state,
 	.set_state = fake_set_state, .invalidate_code = fake_invalidate,
 };
 

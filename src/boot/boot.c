@@ -144,7 +144,7 @@ int boot_load(struct vm *vm, struct skep_error *e)
 	b->initrd_gzip = UINT64_MAX;
 	if (!r && b->format)
 		r = b->format->load(vm, b, e);
-	if (!r && f)
+	if (!r && f && !vm->restored)	/* a restored machine has its tables already */
 		r = tables_build(vm, f, e);
 	if (!r && b->initrd_gzip != UINT64_MAX)
 		r = inflate_start(&b->inflate, vm, &b->initrd, b->initrd_gzip, e);

@@ -360,8 +360,9 @@ static int fwcfg_init(struct device *d, struct skep_error *e)
 		r = set_e820(f, e);
 	if (!r)
 		r = fwcfg_set_file(f, VMCOREINFO, vmcoreinfo_initial, VMCOREINFO_SIZE, true, e);
-	for (struct config_node *n = d->config ? config_first(d->config) : NULL; n && !r;
-	     n = config_next(n))
+	/* A restored machine's files come with its state: those of the host may be gone. */
+	for (struct config_node *n = d->config && !d->vm->restored ? config_first(d->config) : NULL;
+	     n && !r; n = config_next(n))
 		r = set_user_file(f, n, e);
 	if (!r)
 		r = bus_map(&d->vm->ports, FWCFG_BASE, 12, &fwcfg_ops, f, d->name, e);
@@ -435,7 +436,7 @@ static const struct state_field fwcfg_fields[] = {
 	STATE_BYTES(struct fwcfg_model, vmcoreinfo),
 };
 
-static const struct state_record fwcfg_record = {
+const struct state_record fwcfg_record = {
 	.kind = "fwcfg",
 	.version = 1,
 	.model_size = sizeof(struct fwcfg_model),

@@ -45,6 +45,7 @@
 struct fwcfg;
 
 extern const struct device_type fwcfg_type;
+extern const struct state_record fwcfg_record;
 
 /* Makes the device at FWCFG_BASE with the items that every machine has. */
 struct fwcfg *fwcfg_create(struct vm *vm, struct skep_error *e);

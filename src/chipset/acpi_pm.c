@@ -303,7 +303,7 @@ static const struct state_field fields[] = {
 	STATE_U64(struct acpi_pm_model, overflows),
 };
 
-static const struct state_record record = {
+const struct state_record acpi_pm_record = {
 	.kind = "acpi-pm",
 	.version = 1,
 	.model_size = sizeof(struct acpi_pm_model),
@@ -317,7 +317,7 @@ const struct device_type acpi_pm_type = {
 	.name = "acpi-pm",
 	.help = "ACPI power management, power button and PM timer",
 	.config = &no_keys,
-	.state = &record,
+	.state = &acpi_pm_record,
 	.size = sizeof(struct acpi_pm),
 	.init = acpi_pm_init,
 	.finish = acpi_pm_finish,

@@ -14,10 +14,12 @@
 struct vm;
 struct acpi_pm;
 struct device_type;
+struct state_record;
 
 #define PM_TIMER_HZ 3579545u
 
 extern const struct device_type acpi_pm_type;
+extern const struct state_record acpi_pm_record;
 
 /* Decodes nothing until acpi_pm_set_base; the VM's list owns it. */
 struct acpi_pm *acpi_pm_create(struct vm *vm, struct skep_error *e);

@@ -89,6 +89,8 @@ void chipset_nmi(struct vm *vm);
 
 /* Of the board: state of the wires, in the order in which they were handed out. */
 struct device_type;
+struct state_record;
 extern const struct device_type board_type;
+extern const struct state_record board_record;
 
 #endif

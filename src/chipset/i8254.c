@@ -339,7 +339,7 @@ static const struct state_field fields[] = {
 	STATE_U8(struct i8254_model, nmi_sc, .max = NMI_SC_WRITABLE),
 };
 
-static const struct state_record record = {
+const struct state_record i8254_record = {
 	.kind = "i8254",
 	.version = 1,
 	.model_size = sizeof(struct i8254_model),
@@ -353,7 +353,7 @@ const struct device_type i8254_type = {
 	.name = "i8254",
 	.help = "8254 interval timer and port 0x61",
 	.config = &no_keys,
-	.state = &record,
+	.state = &i8254_record,
 	.size = sizeof(struct i8254),
 	.init = i8254_init,
 	.finish = i8254_finish,

@@ -11,10 +11,12 @@
 struct vm;
 struct i8254;
 struct device_type;
+struct state_record;
 
 #define I8254_HZ 1193182u
 
 extern const struct device_type i8254_type;
+extern const struct state_record i8254_record;
 
 /* Maps its ports; the VM's list owns it. */
 struct i8254 *i8254_create(struct vm *vm, struct skep_error *e);

@@ -456,7 +456,7 @@ static const struct state_field pair_fields[] = {
 	STATE_STRUCTS(struct i8259_pair_model, chip, &chip_record),
 };
 
-static const struct state_record pair_record = {
+const struct state_record i8259_record = {
 	.kind = "i8259",
 	.version = 1,
 	.model_size = sizeof(struct i8259_pair_model),
@@ -470,7 +470,7 @@ const struct device_type i8259_type = {
 	.name = "i8259",
 	.help = "pair of 8259A interrupt controllers",
 	.config = &no_keys,
-	.state = &pair_record,
+	.state = &i8259_record,
 	.size = sizeof(struct i8259),
 	.init = i8259_init,
 	.finish = i8259_finish,

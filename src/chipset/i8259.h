@@ -13,8 +13,10 @@
 struct vm;
 struct i8259;
 struct device_type;
+struct state_record;
 
 extern const struct device_type i8259_type;
+extern const struct state_record i8259_record;
 
 /* Maps its ports; the VM's list owns it. */
 struct i8259 *i8259_create(struct vm *vm, struct skep_error *e);

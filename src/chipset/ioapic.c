@@ -233,7 +233,7 @@ static const struct state_field fields[] = {
 	STATE_U8(struct ioapic_model, id, .max = 0xf),
 };
 
-static const struct state_record record = {
+const struct state_record ioapic_record = {
 	.kind = "ioapic",
 	.version = 1,
 	.model_size = sizeof(struct ioapic_model),
@@ -247,7 +247,7 @@ const struct device_type ioapic_type = {
 	.name = "ioapic",
 	.help = "I/O APIC with 24 pins",
 	.config = &no_keys,
-	.state = &record,
+	.state = &ioapic_record,
 	.size = sizeof(struct ioapic),
 	.init = ioapic_init,
 	.finish = ioapic_finish,

@@ -12,8 +12,10 @@
 struct vm;
 struct ioapic;
 struct device_type;
+struct state_record;
 
 extern const struct device_type ioapic_type;
+extern const struct state_record ioapic_record;
 
 /* The wire to the local APICs; false: nobody accepted. As lapic_deliver. */
 typedef bool (*ioapic_deliver_fn)(struct vm *vm, uint32_t dest, bool logical, unsigned mode,

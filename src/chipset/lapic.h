@@ -12,6 +12,7 @@
 
 struct vm;
 struct vcpu;
+struct device;
 struct lapic;
 
 /* Delivery modes of ICR, LVT and messages. */
@@ -19,13 +20,19 @@ enum { APIC_FIXED = 0, APIC_LOWEST = 1, APIC_SMI = 2, APIC_NMI = 4, APIC_INIT = 
        APIC_STARTUP = 6, APIC_EXTINT = 7 };
 
 struct device_type;
+struct state_record;
 extern const struct device_type lapic_type;
+extern const struct state_record lapic_record;
 
 /*
  * A device of its own (device_type lapic_type), instance "lapic.N", in its
  * power-on state.  Sets v->lapic.  The APIC ID is v->index.
  */
 struct lapic *lapic_create(struct vcpu *v, struct skep_error *e);
+
+/* The processor that a local APIC belongs to, and what a model shares with that processor's. */
+unsigned lapic_index(const struct device *d);
+void lapic_model_shared(const void *model, uint64_t *base, uint8_t *tpr);
 
 /* IA32_APIC_BASE (MSR 0x1b). Write returns false where the SDM wants #GP. */
 uint64_t lapic_get_base(struct lapic *a);

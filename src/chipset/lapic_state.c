@@ -61,3 +61,16 @@ int lapic_validate(const struct device *d, const void *model, struct skep_error 
 				 d->name);
 	return 0;
 }
+
+unsigned lapic_index(const struct device *d)
+{
+	return container_of(d, const struct lapic, dev)->id;
+}
+
+void lapic_model_shared(const void *model, uint64_t *base, uint8_t *tpr)
+{
+	const struct lapic_model *m = model;
+
+	*base = m->base;
+	*tpr = m->tpr;
+}

@@ -499,7 +499,7 @@ static const struct state_field fields[] = {
 	STATE_TIME(struct mc146818_model, checked),
 };
 
-static const struct state_record record = {
+const struct state_record mc146818_record = {
 	.kind = "mc146818",
 	.version = 1,
 	.model_size = sizeof(struct mc146818_model),
@@ -513,7 +513,7 @@ const struct device_type mc146818_type = {
 	.name = "mc146818",
 	.help = "real-time clock and CMOS memory",
 	.config = &no_keys,
-	.state = &record,
+	.state = &mc146818_record,
 	.size = sizeof(struct mc146818),
 	.init = mc146818_init,
 	.finish = mc146818_finish,

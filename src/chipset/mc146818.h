@@ -14,8 +14,10 @@
 struct vm;
 struct mc146818;
 struct device_type;
+struct state_record;
 
 extern const struct device_type mc146818_type;
+extern const struct state_record mc146818_record;
 
 /* Maps its ports; the VM's list owns it. */
 struct mc146818 *mc146818_create(struct vm *vm, struct skep_error *e);

@@ -161,7 +161,7 @@ static const struct state_field fields[] = {
 	STATE_U8(struct reset_model, output_next, .max = 1),
 };
 
-static const struct state_record record = {
+const struct state_record reset_record = {
 	.kind = "reset",
 	.version = 1,
 	.model_size = sizeof(struct reset_model),
@@ -175,7 +175,7 @@ const struct device_type reset_type = {
 	.name = "reset",
 	.help = "reset control: 0xcf9, port 0x92, keyboard controller",
 	.config = &no_keys,
-	.state = &record,
+	.state = &reset_record,
 	.size = sizeof(struct reset),
 	.init = reset_init,
 	.finish = reset_finish,

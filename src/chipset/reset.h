@@ -11,8 +11,10 @@
 struct vm;
 struct reset;
 struct device_type;
+struct state_record;
 
 extern const struct device_type reset_type;
+extern const struct state_record reset_record;
 /* Port 0xcf9, one byte, for pci_connect_reset_control; opaque is the struct reset. */
 extern const struct bus_ops reset_control_ops;
 

@@ -644,7 +644,7 @@ static const struct state_field uart_fields[] = {
 	STATE_BOOL(struct uart_model, line_break),
 };
 
-static const struct state_record uart_record = {
+const struct state_record uart_record = {
 	.kind = "ns16550a",
 	.version = 1,
 	.model_size = sizeof(struct uart_model),

@@ -14,6 +14,7 @@
 #define UART_COUNT 4
 
 extern const struct device_type uart_type;
+extern const struct state_record uart_record;
 
 /*
  * COM1 is index 0.  Configuration node lpc.comN; with no path the chip is

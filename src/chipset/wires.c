@@ -112,7 +112,7 @@ static const struct state_field fields[] = {
 	STATE_BYTES(struct board_model, level),
 };
 
-static const struct state_record record = {
+const struct state_record board_record = {
 	.kind = "board",
 	.version = 1,
 	.model_size = sizeof(struct board_model),
@@ -126,7 +126,7 @@ const struct device_type board_type = {
 	.name = "board",
 	.help = "interrupt wires of the board",
 	.config = &no_keys,
-	.state = &record,
+	.state = &board_record,
 	.size = sizeof(struct wires),
 	.init = board_init,
 	.finish = device_nop,

@@ -51,6 +51,12 @@ void clock_advance(struct guest_clock *c, int64_t ns)
 		c->paused_at += MIN(ns, CLOCK_END - c->paused_at);
 }
 
+void clock_set_paused(struct guest_clock *c, int64_t ns)
+{
+	c->paused_at = ns;
+	c->paused = true;
+}
+
 void clock_set_wall_now(struct guest_clock *c)
 {
 	c->wall_base = host_ns(CLOCK_REALTIME) - clock_now(c);

@@ -53,6 +53,9 @@ void clock_resume(struct guest_clock *c);
  */
 void clock_advance(struct guest_clock *c, int64_t ns);
 
+/* It stands (realtime), and goes on from this guest time. vm thread. */
+void clock_set_paused(struct guest_clock *c, int64_t ns);
+
 /* Makes the wall clock read the host's now (realtime). vm thread, before any vCPU. */
 void clock_set_wall_now(struct guest_clock *c);
 

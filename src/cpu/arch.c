@@ -89,6 +89,9 @@ static const struct state_field cpu_fields[] = {
 	STATE_U8(struct cpu_arch_state, ss_shadow, .max = 1),
 	STATE_U8(struct cpu_arch_state, nmi_pending, .max = 1),
 	STATE_U8(struct cpu_arch_state, nmi_blocked, .max = 1),
+	STATE_U8(struct cpu_arch_state, init_pending, .max = 1),
+	STATE_U8(struct cpu_arch_state, sipi_pending, .max = 1),
+	STATE_U8(struct cpu_arch_state, sipi_vector),
 	STATE_U64(struct cpu_arch_state, pending_dbg),
 };
 

@@ -68,6 +68,9 @@ struct cpu_arch_state {
 	uint8_t wait_sipi;
 	uint8_t sti_shadow, ss_shadow;	/* interrupt shadow after STI, after MOV/POP SS */
 	uint8_t nmi_pending, nmi_blocked;
+	uint8_t init_pending;		/* INIT came and was not looked at yet */
+	uint8_t sipi_pending;		/* the same of a start-up IPI, with this vector */
+	uint8_t sipi_vector;
 	uint64_t pending_dbg;		/* DR6 bits of a #DB held over by MOV SS */
 };
 

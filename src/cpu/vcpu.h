@@ -57,8 +57,12 @@ struct vcpu_ops {
 	enum vcpu_exit (*run)(struct vcpu *v);
 	/* Makes run look at v->requests soon. Any thread. */
 	void (*kick)(struct vcpu *v);
-	/* Architectural state in and out; vCPU stopped. */
+	/*
+	 * Architectural state in and out; vCPU stopped, device lock held.  check_state says
+	 * whether set_state would take it, and changes nothing; after it set_state cannot fail.
+	 */
 	void (*get_state)(struct vcpu *v, struct cpu_arch_state *s);
+	int (*check_state)(struct vcpu *v, const struct cpu_arch_state *s, struct skep_error *e);
 	int (*set_state)(struct vcpu *v, const struct cpu_arch_state *s, struct skep_error *e);
 	/* Guest-physical [gpa, gpa+len) was written by someone else: drop code. Any thread. */
 	void (*invalidate_code)(struct vcpu *v, uint64_t gpa, uint64_t len);

@@ -147,7 +147,7 @@ static const struct state_field hostbridge_fields[] = {
 	STATE_ARRAY(struct hostbridge_model, pam, STATE_T_U8),
 };
 
-static const struct state_record hostbridge_record = {
+const struct state_record hostbridge_record = {
 	.kind = "hostbridge",
 	.version = 1,
 	.model_size = sizeof(struct hostbridge_model),

@@ -152,7 +152,7 @@ static const struct state_field lpc_fields[] = {
 	STATE_U32(struct lpc_model, rcba),
 };
 
-static const struct state_record lpc_record = {
+const struct state_record lpc_record = {
 	.kind = "lpc",
 	.version = 1,
 	.model_size = sizeof(struct lpc_model),

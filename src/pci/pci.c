@@ -212,7 +212,7 @@ static const struct state_field pci_bus_fields[] = {
 	STATE_U32(struct pci_bus_model, config_address),
 };
 
-static const struct state_record pci_bus_record = {
+const struct state_record pci_bus_record = {
 	.kind = "pci-bus",
 	.version = 1,
 	.model_size = sizeof(struct pci_bus_model),

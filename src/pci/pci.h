@@ -66,6 +66,7 @@ struct pci_device {
 };
 
 extern const struct device_type pci_bus_type;
+extern const struct state_record pci_bus_record, hostbridge_record, lpc_record;
 extern const struct pci_device_type hostbridge_type, lpc_type;
 
 /*

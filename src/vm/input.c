@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "vm/inputlog.h"
+#include "vm/machine_record.h"
 #include "vm/vm.h"
 
 struct record {
@@ -378,4 +379,69 @@ void input_log_resume(struct vm *vm)
 
 	if (vm->clock.mode != CLOCK_MODE_VIRTUAL)
 		input_log_deliver(vm, &now);
+}
+
+/* ---- State ----------------------------------------------------------- */
+
+int input_log_export(const struct vm *vm, struct state_list *list, struct skep_error *e)
+{
+	struct machine_input *in;
+	const struct record *r;
+	uint32_t n = 0;
+
+	for (r = vm->input->queue; r; r = r->next) {
+		if (r->len > MACHINE_INPUT_BYTES || n == MACHINE_INPUT_MAX)
+			return skep_fail(e, E2BIG, "more input from the host waits for %s than a snapshot "
+					 "holds: let the guest run before it is saved", r->port);
+		n++;
+	}
+	if (!n)
+		return 0;
+	in = calloc(n, sizeof(*in));
+	list->items = in;
+	list->count = in ? n : 0;
+	for (r = vm->input->queue; in && r; r = r->next, in++) {
+		strcpy(in->port, r->port);
+		in->data.data = malloc(r->len);
+		if (!in->data.data)
+			break;
+		memcpy(in->data.data, r->data, r->len);
+		in->data.len = (uint32_t)r->len;
+	}
+	return r ? skep_fail(e, ENOMEM, "no memory for the input that waits") : 0;
+}
+
+int input_log_validate(const struct vm *vm, const struct state_list *list, struct skep_error *e)
+{
+	const struct machine_input *in = list->items;
+	uint32_t i;
+
+	for (i = 0; i < list->count; i++) {
+		if (!find_port(vm->input, in[i].port))
+			return skep_fail(e, EINVAL, "machine: input[%" PRIu32 "] waits for the port '%s', "
+					 "which this machine does not have", i, in[i].port);
+		if (!in[i].data.len)
+			return skep_fail(e, EINVAL, "machine: input[%" PRIu32 "] is empty", i);
+	}
+	return 0;
+}
+
+void input_log_commit(struct vm *vm, const struct state_list *list)
+{
+	const struct machine_input *in = list->items;
+	struct input_log *log = vm->input;
+	const struct input_point *last = &vm->last_point;
+	struct record *r;
+	uint32_t i;
+
+	list_free(log->queue);
+	log->queue = NULL;
+	log->queue_end = &log->queue;
+	for (i = 0; i < list->count; i++)
+		if (!enqueue(find_port(log, in[i].port), in[i].data.data, in[i].data.len))
+			vm_request_error(vm, "no memory for input to %s", in[i].port);
+	while ((r = log->replay) && vm->visited && !before(last, &r->at)) {
+		log->replay = r->next;
+		record_free(r);
+	}
 }

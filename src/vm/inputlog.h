@@ -17,6 +17,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "state/state.h"
 #include "vm/input.h"
 
 /* Paths may be NULL.  The clock and the seed are set up already. vm thread. */
@@ -36,5 +37,14 @@ void input_log_replay(struct vm *vm, const struct input_point *now);
 void input_log_deliver(struct vm *vm, const struct input_point *now);
 /* clock=realtime: delivers what came while the machine stood. */
 void input_log_resume(struct vm *vm);
+
+/*
+ * What waits, as a list of struct machine_input (machine_record.h), and back.  export fails when it
+ * is more than a record holds.  commit replaces what waits, and passes over what a replayed log has
+ * for points that were visited.
+ */
+int input_log_export(const struct vm *vm, struct state_list *list, struct skep_error *e);
+int input_log_validate(const struct vm *vm, const struct state_list *list, struct skep_error *e);
+void input_log_commit(struct vm *vm, const struct state_list *list);
 
 #endif

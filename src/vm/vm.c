@@ -108,6 +108,7 @@ static int create_core(struct vm *vm, struct config_node *root, struct skep_erro
 {
 	struct vm_core_options o = {
 		.ram = config_uint(root, "memory.size"),
+		.anonymous_ram = vm->restored,
 		.seed = config_uint(root, "seed"),
 		.record = config_string(root, "input.record"),
 		.replay = config_string(root, "input.replay"),
@@ -136,7 +137,7 @@ static int create_devices(struct vm *vm, struct skep_error *e)
 			return -ENOMEM;
 	}
 	err = chipset_create(vm, e);
-	if (!err)
+	if (!err && !vm->restored)
 		err = boot_load(vm, e);
 	if (!err)
 		err = timers_check(vm, e);
@@ -145,7 +146,7 @@ static int create_devices(struct vm *vm, struct skep_error *e)
 	return err;
 }
 
-struct vm *vm_create(struct config *config, struct skep_error *e)
+static struct vm *create(struct config *config, bool restored, struct skep_error *e)
 {
 	struct config_node *root = config_root(config);
 	struct vm *vm;
@@ -159,6 +160,7 @@ struct vm *vm_create(struct config *config, struct skep_error *e)
 		return NULL;
 	}
 	vm->config = config;
+	vm->restored = restored;
 	if (create_core(vm, root, e) < 0) {
 		free(vm);
 		return NULL;
@@ -178,6 +180,16 @@ struct vm *vm_create(struct config *config, struct skep_error *e)
 	}
 	vm_pause(vm, STOP_PAUSE);	/* until vm_run switches it on */
 	return vm;
+}
+
+struct vm *vm_create(struct config *config, struct skep_error *e)
+{
+	return create(config, false, e);
+}
+
+struct vm *vm_create_restored(struct config *config, struct skep_error *e)
+{
+	return create(config, true, e);
 }
 
 void vm_destroy(struct vm *vm)
@@ -211,9 +223,15 @@ static int machine_reset(struct vm *vm, struct skep_error *e)
 {
 	struct device *d;
 	unsigned i;
-	int err;
+	int err = 0;
 
 	device_lock(vm);
+	if (!vm->boot)
+		err = boot_load(vm, e);		/* restored, and now it starts from the beginning */
+	if (err) {
+		device_unlock(vm);
+		return err;
+	}
 	for (d = vm->devices; d; d = d->next)
 		d->type->reset(d);
 	for (i = 0; i < vm->ncpus; i++) {
@@ -240,13 +258,14 @@ static void restart(struct vm *vm)
 static int power_on(struct vm *vm, struct skep_error *e)
 {
 	unsigned i;
-	int err;
+	int err = 0;
 
 	/* The wall clock is that of power-on, not that of vm_create. */
-	if (vm->clock.mode == CLOCK_MODE_REALTIME &&
+	if (vm->clock.mode == CLOCK_MODE_REALTIME && !vm->restored &&
 	    !config_is_set(config_root(vm->config), "clock.start"))
 		clock_set_wall_now(&vm->clock);
-	err = machine_reset(vm, e);
+	if (!vm->restored)
+		err = machine_reset(vm, e);
 	for (i = 0; i < vm->ncpus && !err; i++)
 		err = vcpu_start(vm->vcpus[i], e);
 	if (!err)

@@ -110,6 +110,11 @@ struct vm {
 	uint64_t entropy_state[4];
 	unsigned entropy_left;
 
+	/*
+	 * Made for a state that comes from elsewhere: vm_run goes on where that stands; what to boot
+	 * is opened at the first reset; the tables in fw_cfg are those of the state, for good.
+	 */
+	bool restored;
 	bool restart_on_reset;		/* on_reboot=restart */
 	bool reset_on_triple_fault;	/* x86.triple_fault=reset */
 	_Atomic bool reset_requested;
@@ -132,6 +137,11 @@ struct vm {
  * behind.  The configuration must outlive the VM.
  */
 struct vm *vm_create(struct config *config, struct skep_error *e);
+/*
+ * The same for a machine that is to be restored: RAM is anonymous memory, no file to boot and no
+ * file for fw_cfg is opened.  machine_state_commit (vm/machine.h) and RAM come before vm_run.
+ */
+struct vm *vm_create_restored(struct config *config, struct skep_error *e);
 void vm_destroy(struct vm *vm);		/* NULL is fine */
 
 /* Runs until the guest, the user or an error ends it; returns an enum vm_exit. */

@@ -473,6 +473,13 @@ static enum vcpu_exit soft_run(struct vcpu *v)
 	enum vcpu_exit why;
 
 	soft_mxcsr_load(c);
+	/*
+	 * The processor may have been stopped where something falls due: before the first
+	 * instruction, not after it.
+	 */
+	soft_sync_clock(c, NULL);
+	if (c->vm->clock.mode == CLOCK_MODE_VIRTUAL)
+		virtual_run_due(c->vm);
 	give_budget(c);
 	c->jmp = &jmp;
 	if (sigsetjmp(jmp, 0)) {
@@ -575,6 +582,12 @@ static void soft_ops_get_state(struct vcpu *v, struct cpu_arch_state *s)
 	soft_get_state(v->backend, s);
 }
 
+static int soft_ops_check_state(struct vcpu *v, const struct cpu_arch_state *s,
+				struct skep_error *e)
+{
+	return soft_validate_state(v->backend, s, e);
+}
+
 static int soft_ops_set_state(struct vcpu *v, const struct cpu_arch_state *s, struct skep_error *e)
 {
 	struct soft_cpu *c = v->backend;
@@ -639,6 +652,7 @@ const struct vcpu_ops vcpu_soft_ops = {
 	.run = soft_run,
 	.kick = soft_kick,
 	.get_state = soft_ops_get_state,
+	.check_state = soft_ops_check_state,
 	.set_state = soft_ops_set_state,
 	.invalidate_code = soft_invalidate_code,
 };

@@ -97,6 +97,33 @@ static void canonical_segments(struct cpu_arch_state *s)
 	}
 }
 
+/* What came, and was not looked at before the stop. */
+static void export_requests(struct vcpu *v, struct cpu_arch_state *s)
+{
+	uint32_t requests = atomic_load(&v->requests);
+
+	if (requests & VCPU_REQ_NMI)
+		s->nmi_pending = 1;
+	s->init_pending = !!(requests & VCPU_REQ_INIT);
+	s->sipi_pending = !!(requests & VCPU_REQ_SIPI);
+	s->sipi_vector = s->sipi_pending ? atomic_load(&v->sipi_vector) : 0;
+}
+
+/* The way back; everything is looked at once. */
+static void import_requests(struct vcpu *v, const struct cpu_arch_state *s)
+{
+	uint32_t bits = VCPU_REQ_INTR;
+
+	if (s->init_pending)
+		bits |= VCPU_REQ_INIT;
+	if (s->sipi_pending)
+		bits |= VCPU_REQ_SIPI;
+	atomic_store(&v->sipi_vector, s->sipi_vector);
+	atomic_fetch_and(&v->requests,
+			 ~(uint32_t)(VCPU_REQ_NMI | VCPU_REQ_INIT | VCPU_REQ_SIPI));
+	atomic_fetch_or(&v->requests, bits);
+}
+
 void soft_get_state(struct soft_cpu *c, struct cpu_arch_state *s)
 {
 	if (c->jmp)
@@ -105,8 +132,8 @@ void soft_get_state(struct soft_cpu *c, struct cpu_arch_state *s)
 	memcpy(s->gpr, c->r, sizeof s->gpr);
 	s->rip = c->rip;
 	s->rflags = soft_rflags(c);
-	if (c->v && atomic_load(&c->v->requests) & VCPU_REQ_NMI)
-		s->nmi_pending = 1;	/* it came, and was not looked at before the stop */
+	if (c->v)
+		export_requests(c->v, s);
 	canonical_segments(s);
 	if (c->v && c->v->lapic) {
 		s->cr8 = lapic_get_tpr(c->v->lapic);
@@ -145,12 +172,17 @@ int soft_set_state(struct soft_cpu *c, const struct cpu_arch_state *s, struct sk
 	/* The machine is stopped: its device lock is the caller's. */
 	if (c->v && c->v->lapic)
 		lapic_set_tsc_adjust(c->v->lapic, s->tsc_adjust);
-	/* Look at everything once; what was under way belongs to the state before. */
+	/* What was under way belongs to the state before. */
 	if (c->v) {
-		atomic_fetch_and(&c->v->requests,
-				 ~(uint32_t)(VCPU_REQ_NMI | VCPU_REQ_INIT | VCPU_REQ_SIPI));
-		atomic_fetch_or(&c->v->requests, VCPU_REQ_INTR);
+		import_requests(c->v, s);
 		atomic_store(&c->kick, 1);
+	}
+	/* The machine's count, which may be another by now. */
+	if (c->vm) {
+		c->insns_base = atomic_load(&c->vm->clock.insns);
+		c->budget = 0;
+		c->budget_given = 0;
+		c->step_rest = 0;
 	}
 	return 0;
 }
