@@ -1,144 +1,126 @@
+/* Models by their tables: shown, and checked. */
 #include "state/state.h"
 
 #include <errno.h>
 #include <inttypes.h>
-#include <stdbool.h>
+
+#include "state/fields.h"
 
 const struct state_record STATE_NONE = { .kind = "none", .version = 1 };
 
-/* Bytes of one scalar; 0 for what is not a scalar. */
-static unsigned scalar_size(enum state_type t)
+/* ---- Shown ------------------------------------------------------------ */
+
+static void dump_model(FILE *out, const struct state_path *path, const struct state_record *r,
+		       const uint8_t *model);
+
+static void dump_bytes(FILE *out, const uint8_t *p, uint32_t n)
 {
-	switch (t) {
-	case STATE_T_U8: return 1;
-	case STATE_T_BOOL: return 1;
-	case STATE_T_U16: return 2;
-	case STATE_T_U32: return 4;
-	case STATE_T_U64: return 8;
-	case STATE_T_TIME: return 8;
-	case STATE_T_BYTES: return 0;
-	case STATE_T_STRUCT: return 0;
-	case STATE_T_TEXT: return 0;
-	case STATE_T_BLOB: return 0;
-	case STATE_T_LIST: return 0;
-	case STATE_T_GPA: return 8;
-	}
-	return 0;
+	for (uint32_t i = 0; i < n; i++)
+		fprintf(out, "%02x", p[i]);
+	fputc('\n', out);
 }
 
-static uint64_t scalar_get(const uint8_t *p, unsigned size)
+static void dump_list(FILE *out, const struct state_path *path, const struct state_field *f,
+		      const struct state_list *l)
 {
-	switch (size) {
-	case 1: return *p;
-	case 2: return load16(p);
-	case 4: return load32(p);
-	default: return load64(p);
+	for (uint32_t i = 0; i < l->count; i++) {
+		struct state_path item = state_path_item(path, i);
+
+		dump_model(out, &item, f->sub,
+			   (const uint8_t *)l->items + (size_t)i * f->sub->model_size);
 	}
 }
 
-/* Elements as they are shown: an array of arrays of scalars counts flat. */
-static uint32_t element_count(const struct state_field *f)
-{
-	unsigned unit = scalar_size(f->type);
-
-	return unit ? f->size / unit * f->count : f->count;
-}
-
-static uint32_t element_size(const struct state_field *f)
-{
-	unsigned unit = scalar_size(f->type);
-
-	return unit ? unit : f->size;
-}
-
-static void name_element(char *buf, size_t n, const char *instance, const struct state_field *f,
-			 uint32_t i)
-{
-	if (element_count(f) > 1)
-		snprintf(buf, n, "%s.%s[%" PRIu32 "]", instance, f->name, i);
-	else
-		snprintf(buf, n, "%s.%s", instance, f->name);
-}
-
-static void dump_element(FILE *out, const char *name, const struct state_field *f,
+static void dump_element(FILE *out, const struct state_path *path, const struct state_field *f,
 			 const uint8_t *p)
 {
-	unsigned unit = scalar_size(f->type);
-	uint32_t i;
+	const struct state_blob *b = (const struct state_blob *)p;
+	const struct state_list *l = (const struct state_list *)p;
+	char name[STATE_PATH_TEXT];
 
-	switch (f->type) {
-	case STATE_T_STRUCT:
-		state_dump(out, name, f->sub, p);
+	if (f->type == STATE_T_STRUCT) {
+		dump_model(out, path, f->sub, p);
 		return;
+	}
+	fprintf(out, "%s = ", state_path_text(path, name));
+	switch (f->type) {
 	case STATE_T_BYTES:
-		fprintf(out, "%s = ", name);
-		for (i = 0; i < f->size; i++)
-			fprintf(out, "%02x", p[i]);
-		fputc('\n', out);
+		dump_bytes(out, p, f->size);
+		return;
+	case STATE_T_BLOB:
+		dump_bytes(out, b->data, b->len);
+		return;
+	case STATE_T_TEXT:
+		fprintf(out, "%.*s\n", (int)f->size, (const char *)p);
+		return;
+	case STATE_T_LIST:
+		fprintf(out, "%" PRIu32 " items\n", l->count);
+		dump_list(out, path, f, l);
 		return;
 	case STATE_T_TIME:
-		fprintf(out, "%s = %" PRId64 "\n", name, (int64_t)load64(p));
+		fprintf(out, "%" PRId64 "\n", (int64_t)load64(p));
 		return;
 	default:
-		fprintf(out, "%s = 0x%" PRIx64 "\n", name, scalar_get(p, unit));
+		fprintf(out, "0x%" PRIx64 "\n", state_scalar_get(p, state_scalar_size(f->type)));
 		return;
+	}
+}
+
+/* A retired field is no longer part of the machine. */
+static bool is_live(const struct state_field *f)
+{
+	return !f->until;
+}
+
+static void dump_model(FILE *out, const struct state_path *path, const struct state_record *r,
+		       const uint8_t *model)
+{
+	for (size_t k = 0; k < r->nfields; k++) {
+		const struct state_field *f = &r->fields[k];
+
+		if (!is_live(f))
+			continue;
+		for (uint32_t i = 0; i < state_elements(f); i++) {
+			struct state_path at = state_path_field(path, f, i);
+
+			dump_element(out, &at, f,
+				     model + f->offset + (size_t)i * state_element_size(f));
+		}
 	}
 }
 
 void state_dump(FILE *out, const char *instance, const struct state_record *r, const void *model)
 {
-	char name[256];
-	size_t k;
-	uint32_t i;
+	const struct state_path root = { .name = instance };
 
-	for (k = 0; k < r->nfields; k++) {
-		const struct state_field *f = &r->fields[k];
-		const uint8_t *p = (const uint8_t *)model + f->offset;
-
-		for (i = 0; i < element_count(f); i++) {
-			name_element(name, sizeof(name), instance, f, i);
-			dump_element(out, name, f, p + (size_t)i * element_size(f));
-		}
-	}
+	dump_model(out, &root, r, model);
 }
 
-static int check_element(const struct state_field *f, const char *name, const uint8_t *p,
-			 const struct state_context *context, struct skep_error *e)
+/* ---- Checked ---------------------------------------------------------- */
+
+/* What a check is told: the version whose fields are looked at, and the machine. */
+struct check {
+	uint16_t version;
+	const struct state_context *context;
+	struct skep_error *e;
+};
+
+static int check_element(const struct check *c, const struct state_field *f,
+			 const struct state_path *path, const void *p);
+
+static int check_model(const struct check *c, const struct state_record *r,
+		       const struct state_path *path, const uint8_t *model)
 {
-	unsigned unit = scalar_size(f->type);
-	uint64_t v, max = f->max;
-
-	if (f->type == STATE_T_STRUCT)
-		return state_check(f->sub, name, p, context, e);
-	if (!unit)
-		return 0;
-	v = scalar_get(p, unit);
-	if (f->type == STATE_T_BOOL)
-		max = 1;
-	if (!max)
-		return 0;
-	/* A time is signed: its max bounds it from above only. */
-	if (f->type == STATE_T_TIME ? (int64_t)v > (int64_t)max : v > max)
-		return skep_fail(e, EINVAL, "%s: %#" PRIx64 " is more than the largest value, %#"
-				 PRIx64, name, v, max);
-	return 0;
-}
-
-int state_check(const struct state_record *r, const char *instance, const void *model,
-		const struct state_context *context, struct skep_error *e)
-{
-	char name[256];
-	size_t k;
-	uint32_t i;
-	int err;
-
-	for (k = 0; k < r->nfields; k++) {
+	for (size_t k = 0; k < r->nfields; k++) {
 		const struct state_field *f = &r->fields[k];
-		const uint8_t *p = (const uint8_t *)model + f->offset;
+		uint32_t n = state_elements(f), size = state_element_size(f);
 
-		for (i = 0; i < element_count(f); i++) {
-			name_element(name, sizeof(name), instance, f, i);
-			err = check_element(f, name, p + (size_t)i * element_size(f), context, e);
+		if (!state_has(f, c->version))
+			continue;
+		for (uint32_t i = 0; i < n; i++) {
+			struct state_path at = state_path_field(path, f, i);
+			int err = check_element(c, f, &at, model + f->offset + (size_t)i * size);
+
 			if (err < 0)
 				return err;
 		}
@@ -146,40 +128,102 @@ int state_check(const struct state_record *r, const char *instance, const void *
 	return 0;
 }
 
-/* Bytes of one element of a field in its model; 0: the table is wrong. */
-static size_t field_unit(const struct state_field *f)
+static int check_list(const struct check *c, const struct state_field *f,
+		      const struct state_path *path, const struct state_list *l)
 {
+	if (l->count > f->max)
+		return state_path_fail(path, c->e, EINVAL, "%" PRIu32 " items are more than the most "
+				       "there may be, %" PRIu64, l->count, f->max);
+	if (!l->items != !l->count)
+		return state_path_fail(path, c->e, EINVAL, "%" PRIu32 " items, but %s", l->count,
+				       l->items ? "there are some" : "they are not there");
+	for (uint32_t i = 0; i < l->count; i++) {
+		struct state_path item = state_path_item(path, i);
+		int err = check_model(c, f->sub, &item,
+				      (const uint8_t *)l->items + (size_t)i * f->sub->model_size);
+
+		if (err < 0)
+			return err;
+	}
+	return 0;
+}
+
+static int check_blob(const struct check *c, const struct state_field *f,
+		      const struct state_path *path, const struct state_blob *b)
+{
+	if (b->len > f->max)
+		return state_path_fail(path, c->e, EINVAL, "%" PRIu32 " bytes are more than the most "
+				       "there may be, %" PRIu64, b->len, f->max);
+	if (!b->data != !b->len)
+		return state_path_fail(path, c->e, EINVAL, "%" PRIu32 " bytes, but %s", b->len,
+				       b->data ? "there are some" : "they are not there");
+	return 0;
+}
+
+static int check_text(const struct check *c, const struct state_field *f,
+		      const struct state_path *path, const char *p)
+{
+	size_t len = strnlen(p, f->size);
+
+	if (len == f->size)
+		return state_path_fail(path, c->e, EINVAL, "the text does not end within %" PRIu32
+				       " bytes", f->size);
+	if (!state_text_ok(p, len))
+		return state_path_fail(path, c->e, EINVAL, "the text is not printable UTF-8");
+	return 0;
+}
+
+int state_check_scalar(const struct state_field *f, const struct state_path *path, uint64_t v,
+		       struct skep_error *e)
+{
+	uint64_t max = f->max;
+
+	/* A time is signed: its max bounds it from above only. */
+	if (f->type == STATE_T_TIME ? !max || (int64_t)v <= (int64_t)max :
+	    v <= (max = state_scalar_max(f)))
+		return 0;
+	return state_path_fail(path, e, EINVAL, "%#" PRIx64 " is more than the largest value, %#"
+			       PRIx64, v, max);
+}
+
+static int check_element(const struct check *c, const struct state_field *f,
+			 const struct state_path *path, const void *p)
+{
+	uint64_t v;
+
 	switch (f->type) {
 	case STATE_T_BYTES:
-	case STATE_T_TEXT:
-		return f->size;
+		return 0;
 	case STATE_T_STRUCT:
-		return f->sub ? f->sub->model_size : 0;
+		return check_model(c, f->sub, path, p);
+	case STATE_T_TEXT:
+		return check_text(c, f, path, p);
 	case STATE_T_BLOB:
-		return sizeof(struct state_blob);
+		return check_blob(c, f, path, p);
 	case STATE_T_LIST:
-		return f->sub ? sizeof(struct state_list) : 0;
+		return check_list(c, f, path, p);
 	default:
-		return scalar_size(f->type);
+		v = state_scalar_get(p, state_scalar_size(f->type));
+		if (f->type == STATE_T_GPA && c->context &&
+		    !c->context->is_ram(c->context->opaque, v, f->len))
+			return state_path_fail(path, c->e, EINVAL, "the %" PRIu64 " bytes at %#"
+					       PRIx64 " are not RAM", f->len, v);
+		return state_check_scalar(f, path, v, c->e);
 	}
 }
 
-int state_record_check(const struct state_record *r, struct skep_error *e)
+int state_check_version(const struct state_record *r, const char *instance, const void *model,
+			uint16_t version, const struct state_context *context,
+			struct skep_error *e)
 {
-	size_t i, unit;
+	const struct state_path root = { .name = instance };
+	const struct check c = { version, context, e };
 
-	if (!r->kind || (r->nfields && !r->fields))
-		return skep_fail(e, EINVAL, "a state record has no kind or no fields");
-	for (i = 0; i < r->nfields; i++) {
-		const struct state_field *f = &r->fields[i];
+	return check_model(&c, r, &root, model);
+}
 
-		unit = field_unit(f);
-		if (!f->name || !unit || !f->count || f->size % unit ||
-		    (uint64_t)f->offset + (uint64_t)f->size * f->count > r->model_size)
-			return skep_fail(e, EINVAL, "state record %s: field %s does not fit its model",
-					 r->kind, f->name ? f->name : "?");
-		if (f->sub && state_record_check(f->sub, e) < 0)
-			return -EINVAL;
-	}
-	return 0;
+int state_check(const struct state_record *r, const char *instance, const void *model,
+		const struct state_context *context, struct skep_error *e)
+{
+	return state_check_version(r, instance, model, r->version, context, e);
 }
