@@ -78,6 +78,8 @@ static const struct config_key vm_keys[] = {
 	{ "x86.vmexit_on_pause", CONFIG_BOOL, .def = "true", .help = "always true: PAUSE is ours" },
 	{ "x86.triple_fault", CONFIG_CHOICE, .def = "exit", .choices = triple_fault_actions,
 	  .help = "exit: the command ends with 3; reset: as the reset line" },
+	{ "clone", CONFIG_UINT, .min = 1, .help = "set by skep clone: the clone's number, for %(clone) "
+	  "in other values" },
 	{ "config.dump", CONFIG_BOOL, .def = "false", .help = "print the configuration as a file "
 	  "that loads again, and exit" },
 };
