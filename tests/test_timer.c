@@ -77,7 +77,7 @@ static void order_and_ties(void **state)
 	timer_arm(&b.t, 10);
 	timer_arm(&c.t, 20);
 	timer_arm(&d.t, 10);
-	/* Arming again goes to the end of its tie. */
+	/* When it was armed does not matter: a restored machine does not know. */
 	timer_arm(&a.t, 20);
 	assert_true(timers_next_due(vm) == 10);
 	timers_run(vm, 9);
@@ -85,8 +85,58 @@ static void order_and_ties(void **state)
 	timers_run(vm, 15);
 	assert_string_equal(fired, "bd");
 	timers_run(vm, 20);
-	assert_string_equal(fired, "bdca");
+	assert_string_equal(fired, "bdac");
 	assert_true(timers_next_due(vm) == INT64_MAX);
+}
+
+/* Ties fire in the order of timer_init, in whatever order they were armed. */
+static void ties_forget_arming(void **state)
+{
+	enum { N = 26 };
+	static struct clockwork c[N];
+	char want[N + 1] = "";
+	uint64_t x = 99;
+	unsigned i, k;
+
+	for (i = 0; i < N; i++) {
+		want[i] = (char)('a' + i);
+		make(&c[i], want[i]);
+	}
+	for (k = 0; k < 100; k++) {
+		fired[0] = '\0';
+		for (i = 0; i < 4 * N; i++) {
+			x = x * 6364136223846793005ull + 1442695040888963407ull;
+			timer_arm(&c[(x >> 33) % N].t, 7);
+		}
+		for (i = N; i--;)
+			if (!timer_armed(&c[i].t))
+				timer_arm(&c[i].t, 7);
+		timers_run(vm, 7);
+		assert_string_equal(fired, want);
+	}
+}
+
+/* A timer armed between two runs is no callback's, whichever run came last. */
+static void armed_between_runs(void **state)
+{
+	struct clockwork a, b;
+
+	make(&a, 'a'); make(&b, 'b');
+	timers_run(vm, 0);
+	timer_arm(&b.t, 5);
+	timers_run(vm, 5);
+	timer_arm(&a.t, 5);
+	timer_arm(&b.t, 5);
+	timers_run(vm, 5);
+	assert_string_equal(fired, "bab");
+	/* One that a callback arms before its turn in the tie waits as well. */
+	fired[0] = '\0';
+	b.starts = &a;
+	timer_arm(&b.t, 6);
+	timers_run(vm, 6);
+	assert_string_equal(fired, "b");
+	timers_run(vm, 6);
+	assert_string_equal(fired, "ba");
 }
 
 static void disarm(void **state)
@@ -264,6 +314,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(order_and_ties, setup, teardown),
+		cmocka_unit_test_setup_teardown(ties_forget_arming, setup, teardown),
+		cmocka_unit_test_setup_teardown(armed_between_runs, setup, teardown),
 		cmocka_unit_test_setup_teardown(disarm, setup, teardown),
 		cmocka_unit_test_setup_teardown(rearming_in_callbacks, setup, teardown),
 		cmocka_unit_test_setup_teardown(ends_of_time, setup, teardown),

@@ -30,7 +30,8 @@ struct vm_timer {
 	void *opaque;
 	const char *name;
 	int64_t due;		/* guest ns; meaningful while armed */
-	uint64_t seq;		/* ties are broken by order of arming */
+	uint64_t order;		/* of timer_init: breaks ties, and is the same after a restore */
+	uint64_t run;		/* of timers_run, in or after which it was armed */
 	size_t slot;		/* place in the heap + 1; 0: not armed */
 };
 
@@ -42,8 +43,9 @@ static inline bool timer_armed(const struct vm_timer *t) { return t->slot != 0; 
 /* Earliest due time of any armed timer, INT64_MAX if none. */
 int64_t timers_next_due(struct vm *vm);
 /*
- * Fires the timers with due <= now, in order of (due, seq).  What a callback
- * arms waits for the next call, even if it is due already.
+ * Fires the timers with due <= now by due time, and those of the same due time in order of
+ * timer_init: the order of arming is history, which no snapshot tells.  What a callback arms
+ * waits for the next call, even if it is due already, and with it what stands behind it.
  */
 void timers_run(struct vm *vm, int64_t now);
 

@@ -1,5 +1,5 @@
 /*
- * Timers: a binary heap ordered by (due, seq).
+ * Timers: a binary heap ordered by due time, then by order of timer_init.
  *
  * timer_init reserves the timer's place, so that arming, which is hot, cannot
  * fail and never allocates.
@@ -15,7 +15,7 @@ struct timer_heap {
 	struct vm_timer **at;		/* at[0] is due first */
 	size_t len, cap;
 	size_t known;			/* timers that have been initialised */
-	uint64_t seq;
+	uint64_t run;			/* calls of timers_run */
 	void (*earlier)(struct vm *vm, int64_t due);
 };
 
@@ -50,7 +50,8 @@ void timer_init(struct vm_timer *t, struct vm *vm, const char *name, event_fn fn
 	struct vm_timer **at;
 	size_t cap;
 
-	*t = (struct vm_timer){ .vm = vm, .fn = fn, .opaque = opaque, .name = name };
+	*t = (struct vm_timer){ .vm = vm, .fn = fn, .opaque = opaque, .name = name,
+				.order = h->known };
 	if (++h->known <= h->cap)
 		return;
 	cap = h->known + 16;
@@ -63,7 +64,7 @@ void timer_init(struct vm_timer *t, struct vm *vm, const char *name, event_fn fn
 
 static bool sooner(const struct vm_timer *a, const struct vm_timer *b)
 {
-	return a->due != b->due ? a->due < b->due : a->seq < b->seq;
+	return a->due != b->due ? a->due < b->due : a->order < b->order;
 }
 
 static void put(struct timer_heap *h, size_t i, struct vm_timer *t)
@@ -126,7 +127,7 @@ void timer_arm(struct vm_timer *t, int64_t due_ns)
 	int64_t before = h->len ? h->at[0]->due : INT64_MAX;
 
 	t->due = due_ns;
-	t->seq = h->seq++;
+	t->run = h->run;
 	if (t->slot) {
 		settle(h, t->slot - 1, t);
 	} else {
@@ -153,7 +154,6 @@ int64_t timers_next_due(struct vm *vm)
 void timers_run(struct vm *vm, int64_t now)
 {
 	struct timer_heap *h = vm->timers;
-	uint64_t end = h->seq;
 
 	/*
 	 * What a callback arms belongs to the next call, even if it is due
@@ -161,7 +161,8 @@ void timers_run(struct vm *vm, int64_t now)
 	 * us here.  Such a timer may hide older ones behind it; they follow
 	 * in the next call as well.
 	 */
-	while (h->len && h->at[0]->due <= now && h->at[0]->seq < end) {
+	h->run++;
+	while (h->len && h->at[0]->due <= now && h->at[0]->run != h->run) {
 		struct vm_timer *t = h->at[0];
 
 		remove_at(h, 0);
