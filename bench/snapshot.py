@@ -148,6 +148,8 @@ class Snapshots:
             os.unlink(out)
         one_save()
         parts = extents(os.path.join(self.files, path))
+        if sum(len(data) for _, data in parts) < self.dirtied * MIB:
+            raise Failed("skep saved less than the guest has written")
         self.path(path)
         one_write(parts)
         one_write(parts)
