@@ -20,8 +20,14 @@ extern const struct state_generation state_generations[];	/* rising; ends with n
 const struct state_generation *state_generation_find(unsigned number, struct skep_error *e);
 /* The version of a record in a generation; 0: the record did not exist then. */
 uint16_t state_generation_version(const struct state_generation *g, const struct state_record *r);
-/* Writes the schema of these records (NULL-terminated) and all their sub-records. */
+/*
+ * Writes the schema of these records (NULL-terminated) and all their sub-records.  Fails
+ * where one kind would have two shapes.
+ */
 int state_generation_cddl(FILE *out, const struct state_generation *g,
-			  const struct state_record *const *records);
+			  const struct state_record *const *records, struct skep_error *e);
+/* Are the tables right, and do the generations (ending with number 0) fit them? For tests. */
+int state_generations_check(const struct state_generation *g,
+			    const struct state_record *const *records, struct skep_error *e);
 
 #endif

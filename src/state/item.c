@@ -158,3 +158,70 @@ int item_skip(struct item_reader *in, unsigned depth, struct skep_error *e)
 		err = item_skip(in, depth + 1, e);
 	return err;
 }
+
+/* The parts of a string: each of the same type, with a length. */
+static int pass_parts(struct item_reader *in, enum item_type part, struct skep_error *e)
+{
+	struct item it;
+	int err;
+
+	for (;;) {
+		size_t at = in->pos;
+
+		err = item_next(in, &it, e);
+		if (err < 0 || it.type == ITEM_BREAK)
+			return err;
+		if (it.type != part)
+			return skep_fail(e, EBADMSG, "byte %zu: %s is no part of a string", at,
+					 item_type_text(it.type));
+	}
+}
+
+/* What the head announced; open: until a break. */
+static int pass_items(struct item_reader *in, const struct item *head, bool open, bool map,
+		      unsigned depth, struct skep_error *e)
+{
+	int err = 0;
+
+	for (uint64_t i = 0; err == 0 && (open || i < head->value); i++) {
+		if (open && in->pos < in->len && in->data[in->pos] == CBOR_BREAK) {
+			in->pos++;
+			return 0;
+		}
+		err = item_pass(in, depth, e);
+		if (err == 0 && map)
+			err = item_pass(in, depth, e);
+	}
+	return err;
+}
+
+int item_pass(struct item_reader *in, unsigned depth, struct skep_error *e)
+{
+	size_t at = in->pos;
+	struct item it;
+	int err = item_next(in, &it, e);
+
+	if (err < 0)
+		return err;
+	if (depth > CBOR_DEPTH_MAX)
+		return skep_fail(e, EBADMSG, "byte %zu: more than %u items within each other", at,
+				 CBOR_DEPTH_MAX);
+	switch (it.type) {
+	case ITEM_ARRAY:
+	case ITEM_ARRAY_OPEN:
+		return pass_items(in, &it, it.type == ITEM_ARRAY_OPEN, false, depth + 1, e);
+	case ITEM_MAP:
+	case ITEM_MAP_OPEN:
+		return pass_items(in, &it, it.type == ITEM_MAP_OPEN, true, depth + 1, e);
+	case ITEM_BYTES_PARTS:
+		return pass_parts(in, ITEM_BYTES, e);
+	case ITEM_TEXT_PARTS:
+		return pass_parts(in, ITEM_TEXT, e);
+	case ITEM_TAG:
+		return item_pass(in, depth + 1, e);
+	case ITEM_BREAK:
+		return skep_fail(e, EBADMSG, "byte %zu: a break where nothing is open", at);
+	default:
+		return 0;
+	}
+}

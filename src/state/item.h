@@ -11,7 +11,8 @@
 
 #include "base/error.h"
 
-#define CBOR_DEPTH_MAX 16	/* items within items */
+#define CBOR_DEPTH_MAX	16	/* items within items */
+#define CBOR_BREAK	0xff	/* the byte that ends what has no length */
 
 enum item_type {
 	ITEM_UINT, ITEM_NEGATIVE, ITEM_BYTES, ITEM_TEXT, ITEM_ARRAY, ITEM_MAP, ITEM_BOOL,
@@ -41,6 +42,8 @@ int item_next(struct item_reader *in, struct item *it, struct skep_error *e);
 int item_next_strict(struct item_reader *in, struct item *it, struct skep_error *e);
 /* Passes over one whole item in the form of records: text is UTF-8, keys are text, and rise. */
 int item_skip(struct item_reader *in, unsigned depth, struct skep_error *e);
+/* The same over any well-formed item. */
+int item_pass(struct item_reader *in, unsigned depth, struct skep_error *e);
 /* "an unsigned number", for sentences. */
 const char *item_type_text(enum item_type t);
 
