@@ -13,6 +13,8 @@
 #include "base/error.h"
 #include "snapshot/manifest.h"
 
+struct snap_inflate;
+
 struct snap_record {
 	const uint8_t *data;	/* CBOR; in the reader's memory */
 	size_t len;
@@ -42,8 +44,11 @@ struct snap_reader {
 	size_t nruns;
 	struct snap_reader *parent;	/* delta: its parent, or NULL when opened alone */
 	/* The rest is the reader's own. */
-	void *notes;
+	uint8_t *notes;		/* the note segment, notes_len bytes at notes_offset of the file */
 	size_t notes_len;
+	uint64_t notes_offset;
+	void *notes_memory;	/* what notes lies in */
+	struct snap_inflate *inflate;	/* for compressed runs, from the first one on */
 };
 
 enum {
@@ -54,7 +59,8 @@ enum {
  * Opens a file and, for a delta, its chain of parents: by the path in the manifest, then by the
  * same name beside the child; the digest decides.  Checks the ELF structure, the digest, the
  * manifest and the tables.  A chain that is broken, cyclic, too deep or of another machine is
- * refused.  NULL with e set.
+ * refused.  NULL with e set.  snap_open_fd owns fd from now on, whatever is returned;
+ * path says where it lies, for sentences and for the search, and may be NULL.
  */
 struct snap_reader *snap_open(const char *path, unsigned flags, struct skep_error *e);
 struct snap_reader *snap_open_fd(int fd, const char *path, unsigned flags, struct skep_error *e);
@@ -62,7 +68,10 @@ void snap_close(struct snap_reader *r);		/* and its parents; NULL is fine */
 
 /* Is a byte of this chunk stored in this file or a parent (it may be other than zero)? */
 bool snap_chunk_stored(const struct snap_reader *r, uint64_t gpa);
-/* RAM of the chunk at gpa, through the whole chain, verified, into host (len bytes of zeroes). */
+/*
+ * RAM of the chunk at gpa, through the whole chain, verified, into host: len bytes of zeroes, all
+ * of the chunk (RAM_CHUNK, or what is left of the region).
+ */
 int snap_load_chunk(struct snap_reader *r, uint64_t gpa, uint8_t *host, size_t len,
 		    struct skep_error *e);
 /*

@@ -2,6 +2,10 @@
  * A file that appears whole or not at all: written without a name, fsynced, linked to a temporary
  * name, renamed over the target, and the directory fsynced.  Where the file system has no unnamed
  * files, a temporary name stands in from the beginning.  One thread.
+ *
+ * A target that is a symbolic link is refused: renaming would replace the link, and writing
+ * through it would let whoever made it choose the file.  The file is its owner's alone (0600):
+ * it holds the machine's memory.  Two saves to one target: the later commit wins.
  */
 #ifndef SKEP_SNAPSHOT_TARGET_H
 #define SKEP_SNAPSHOT_TARGET_H

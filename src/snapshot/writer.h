@@ -17,6 +17,11 @@ struct snap_layout {
 	struct { uint64_t gpa, size; } region[2];
 	unsigned nregions;
 	bool runs;		/* a page table: compressed, or a delta */
+	/*
+	 * runs: all of RAM, not a delta.  What is not there is zero then, and many small runs of
+	 * a chunk may become one.  Left false, each run is written as it is there.
+	 */
+	bool whole;
 	int zstd_level;		/* 0: not compressed */
 };
 
