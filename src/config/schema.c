@@ -18,6 +18,7 @@ static const char *const reboot_actions[] = { "exit", "restart", NULL };
 static const char *const triple_fault_actions[] = { "exit", "reset", NULL };
 static const char *const backends[] = { "auto", "soft", "kvm", NULL };
 static const char *const cpu_models[] = { "skep-v2.1", NULL };
+static const char *const control_kinds[] = { "auto", "none", NULL };
 static const char *const fwcfg_kinds[] = { "qemu", "bhyve", NULL };
 
 static const struct config_key vm_keys[] = {
@@ -57,6 +58,9 @@ static const struct config_key vm_keys[] = {
 	  "to this file" },
 	{ "input.replay", CONFIG_PATH, .help = "clock.mode=virtual: take input from such a file "
 	  "only" },
+	{ "control", CONFIG_CHOICE, .def = "auto", .choices = control_kinds,
+	  .help = "auto: a control socket in the runtime directory, and no second machine of the "
+	  "name; none: neither" },
 	{ "on_reboot", CONFIG_CHOICE, .def = "exit", .choices = reboot_actions,
 	  .help = "exit: the command ends with 0; restart: boot again in place" },
 	{ "destroy_on_poweroff", CONFIG_BOOL, .def = "true",

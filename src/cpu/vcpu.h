@@ -26,7 +26,8 @@ struct lapic;
 #define STOP_RESET	0x04
 #define STOP_WAIT_SIPI	0x08
 #define STOP_SHUTDOWN	0x10
-#define STOP_PAUSE	0x20
+#define STOP_PAUSE	0x20	/* not switched on yet */
+#define STOP_USER	0x40	/* somebody asked for it: skep pause */
 
 /* Things for the processor to look at between instructions. */
 #define VCPU_REQ_STOP	0x01	/* stop_reasons changed */
