@@ -137,7 +137,7 @@ static void dirty_pages(void **state)
 	assert_true(vm->vcpus[0]->requests & VCPU_REQ_TLB);
 	dma_unmap(m, &v);
 	assert_int_equal(memory_count_dirty(m), 2);
-	assert_int_equal(memory_page(m, 0x7000).flags[0], PAGE_DIRTY);
+	assert_int_equal(memory_page(m, 0x7000).flags[0], PAGE_DIRTY | PAGE_TOUCHED);
 
 	/* The last page, beyond a whole word of flags or not. */
 	assert_int_equal(dma_zero(m, TEST_RAM - 1, 1), 0);
@@ -166,7 +166,7 @@ static void code_is_invalidated(void **state)
 	assert_int_equal(cpu->invalidations, 4);
 	/* Clearing the dirty flags leaves the code flags. */
 	memory_clear_dirty(m);
-	assert_int_equal(*memory_page(m, 0x3000).flags, PAGE_CODE);
+	assert_int_equal(*memory_page(m, 0x3000).flags, PAGE_CODE | PAGE_TOUCHED);
 }
 
 static void pam_and_rom(void **state)

@@ -1,7 +1,6 @@
 /* The figures of a run, as JSON. */
 #include <inttypes.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 #include <time.h>
 
 #include "cli/cli.h"
@@ -13,16 +12,6 @@ int64_t cli_monotonic_ns(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &t);
 	return t.tv_sec * NSEC_PER_SEC + t.tv_nsec;
-}
-
-/* What the memfd holds is what the guest, or we for it, have touched. */
-static int64_t ram_touched(const struct vm *vm)
-{
-	struct stat st;
-
-	if (vm->memory.memfd < 0 || fstat(vm->memory.memfd, &st))
-		return -1;
-	return (int64_t)st.st_blocks * 512;
 }
 
 static double cpu_seconds(const struct rusage *u)
@@ -43,7 +32,7 @@ static void number(FILE *out, const char *name, int64_t v)
 void stats_write(FILE *out, struct vm *vm, const struct run_stats *s)
 {
 	struct rusage u = { 0 };
-	int64_t touched = ram_touched(vm), peak, first;
+	int64_t touched = (int64_t)memory_touched(&vm->memory), peak, first;
 
 	getrusage(RUSAGE_SELF, &u);
 	peak = (int64_t)u.ru_maxrss * 1024;
@@ -59,6 +48,6 @@ void stats_write(FILE *out, struct vm *vm, const struct run_stats *s)
 	number(out, "ram_bytes", vm->memory.size);
 	number(out, "ram_touched_bytes", touched);
 	number(out, "peak_rss_bytes", peak);
-	number(out, "own_rss_bytes", touched < 0 ? -1 : MAX(peak - touched, (int64_t)0));
+	number(out, "own_rss_bytes", MAX(peak - touched, (int64_t)0));
 	fputs("}\n", out);
 }

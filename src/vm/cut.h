@@ -3,7 +3,7 @@
  *
  * A cut that is not live is read while the machine stands.  A live one is read while the guest
  * goes on: each page is copied before its first write after the cut (PAGE_FROZEN; the way
- * every writer takes is memory_page_for_write, in memory.h).  Nobody stops for it, and no
+ * every writer takes is memory_will_write, in memory.h).  Nobody stops for it, and no
  * kernel feature is needed.
  *
  * One cut at a time for a machine.  The thread that made it does the rest, too.

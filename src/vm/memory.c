@@ -5,16 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/sendfile.h>
-#include <sys/stat.h>
 #include <sys/sysinfo.h>
 #include <unistd.h>
 
+#include "vm/memory_inside.h"
 #include "vm/vm.h"
 
-#define HOLE_BASE	0xa0000ull	/* legacy video memory: never RAM */
-#define PAM_BASE	0xc0000ull
-#define PAM_END		0x100000ull
 #define PAM_SHIFT	14		/* one attribute each 16 KiB */
 #define BIOS_ALIAS	0xe0000ull	/* the ROM's last 128 KiB show here */
 
@@ -40,11 +36,13 @@ static int map_region(struct guest_memory *m, uint64_t gpa, uint64_t size, uint6
 {
 	struct mem_region *r = &m->ram[m->nram];
 
-	r->host = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, m->memfd,
-		       (off_t)offset);
+	int flags = m->memfd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED;
+
+	r->host = mmap(NULL, size, PROT_READ | PROT_WRITE, flags | MAP_NORESERVE, m->memfd,
+		       m->memfd < 0 ? 0 : (off_t)offset);
 	if (r->host == MAP_FAILED)
 		return -errno;
-	/* Large pages where the host gives them to shared memory: only faster. */
+	/* Large pages where the host gives them: only faster. */
 	madvise(r->host, size, MADV_HUGEPAGE);
 	madvise(r->host, size, MADV_DONTDUMP);
 	r->gpa = gpa;
@@ -64,20 +62,26 @@ int memory_init(struct guest_memory *m, struct vm *vm, uint64_t size, bool anony
 	memset(m, 0, sizeof(*m));
 	m->vm = vm;
 	m->memfd = -1;
+	m->lost.eventfd = -1;
 	memset(m->pam, PAM_READ | PAM_WRITE, sizeof(m->pam));
 	err = check_size(size, e);
 	if (err < 0)
 		return err;
 
-	m->memfd = memfd_create("skep-ram", MFD_CLOEXEC);
-	if (m->memfd < 0 || ftruncate(m->memfd, (off_t)size) < 0)
-		goto fail;
+	pthread_mutex_init(&m->load_lock, NULL);
+	m->has_lock = true;
+	if (!anonymous) {
+		m->memfd = memfd_create("skep-ram", MFD_CLOEXEC);
+		if (m->memfd < 0 || ftruncate(m->memfd, (off_t)size) < 0)
+			goto fail;
+	}
 	if (map_region(m, 0, low, 0) < 0)
 		goto fail;
 	if (size > low && map_region(m, RAM_HIGH_BASE, size - low, low) < 0)
 		goto fail;
 	m->size = size;
 	m->npages = size / GUEST_PAGE_SIZE;
+	/* Whole pages, and so whole words. */
 	flags = mmap(NULL, m->npages, PROT_READ | PROT_WRITE,
 		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (flags == MAP_FAILED)
@@ -95,6 +99,7 @@ void memory_finish(struct guest_memory *m)
 {
 	unsigned i;
 
+	memory_lazy_finish(m);
 	for (i = 0; i < m->nram; i++)
 		munmap(m->ram[i].host, m->ram[i].size);
 	m->nram = 0;
@@ -109,6 +114,9 @@ void memory_finish(struct guest_memory *m)
 	free(m->rom);
 	m->rom = NULL;
 	m->rom_size = 0;
+	if (m->has_lock)
+		pthread_mutex_destroy(&m->load_lock);
+	m->has_lock = false;
 }
 
 int memory_set_rom(struct guest_memory *m, uint8_t *image, uint64_t gpa, uint64_t size,
@@ -126,16 +134,13 @@ int memory_set_rom(struct guest_memory *m, uint8_t *image, uint64_t gpa, uint64_
 
 /* ---- What a processor sees ------------------------------------------- */
 
-static struct mem_page ram_page(const struct guest_memory *m, const struct mem_region *r,
-				uint64_t gpa)
+static struct mem_page ram_page(struct guest_memory *m, const struct mem_region *r, uint64_t gpa)
 {
 	uint8_t *host = r->host + (gpa - r->gpa);
+	size_t page = region_page(r, gpa);
 
-	return (struct mem_page){
-		.read = host,
-		.write = host,
-		.flags = &m->page_flags[r->first_page + (gpa - r->gpa) / GUEST_PAGE_SIZE],
-	};
+	memory_present(m, page, 1);
+	return (struct mem_page){ .read = host, .write = host, .flags = &m->page_flags[page] };
 }
 
 /* The firmware's page that shows at gpa below 1 MiB, or NULL. */
@@ -148,7 +153,7 @@ static uint8_t *rom_alias(const struct guest_memory *m, uint64_t gpa)
 	return m->rom + (m->rom_size - back);
 }
 
-static struct mem_page pam_page(const struct guest_memory *m, uint64_t gpa)
+static struct mem_page pam_page(struct guest_memory *m, uint64_t gpa)
 {
 	struct mem_page ram = ram_page(m, &m->ram[0], gpa);
 	uint8_t attr = m->pam[(gpa - PAM_BASE) >> PAM_SHIFT];
@@ -197,50 +202,78 @@ void memory_set_pam(struct guest_memory *m, unsigned segment, uint8_t attr)
 	vm_flush_tlbs(m->vm);
 }
 
-/* ---- Dirty pages ----------------------------------------------------- */
+/* ---- Page flags ------------------------------------------------------- */
 
-/* Eight flag bytes at a time: most of them are zero. */
-static uint64_t flags_word(const struct guest_memory *m, size_t page)
+uint8_t memory_will_write(struct guest_memory *m, _Atomic uint8_t *flags)
 {
-	return atomic_load_explicit((_Atomic uint64_t *)(void *)&m->page_flags[page],
-				    memory_order_relaxed);
+	/* Acquire: who cleared PAGE_FROZEN has read the page (cut.c). */
+	uint8_t f = atomic_load_explicit(flags, memory_order_acquire);
+
+	if (likely((f & (PAGE_DIRTY | PAGE_TOUCHED | PAGE_FROZEN)) == (PAGE_DIRTY | PAGE_TOUCHED)))
+		return f;
+	if (f & PAGE_FROZEN)
+		cut_before_write(m, flags);
+	return atomic_fetch_or(flags, PAGE_DIRTY | PAGE_TOUCHED);
 }
 
-static size_t flags_step(const struct guest_memory *m, size_t page)
+size_t memory_find(const struct guest_memory *m, size_t from, size_t to, uint8_t flags, bool set)
 {
-	return page % 8 == 0 && page + 8 <= m->npages && !flags_word(m, page) ? 8 : 1;
+	size_t i = from;
+
+	while (i < to) {
+		uint8_t f;
+
+		if (i % 8 == 0 && i + 8 <= to) {
+			uint64_t word = atomic_load_explicit(&flags_words(m)[i / 8],
+							     memory_order_relaxed);
+
+			word &= EVERY(flags);
+			/* Most of what is looked through is nothing at all, or all of it. */
+			if (set ? !word : word == EVERY(flags)) {
+				i += 8;
+				continue;
+			}
+		}
+		f = atomic_load_explicit(&m->page_flags[i], memory_order_relaxed);
+		if (!(f & flags) != set)
+			return i;
+		i++;
+	}
+	return to;
 }
 
 void memory_clear_dirty(struct guest_memory *m)
 {
-	size_t i;
+	size_t i = 0;
 
-	for (i = 0; i < m->npages; i += flags_step(m, i))
-		if (atomic_load_explicit(&m->page_flags[i], memory_order_relaxed) & PAGE_DIRTY)
-			atomic_fetch_and(&m->page_flags[i], (uint8_t)~PAGE_DIRTY);
+	while ((i = memory_find(m, i, m->npages, PAGE_DIRTY, true)) < m->npages)
+		atomic_fetch_and(&m->page_flags[i++], (uint8_t)~PAGE_DIRTY);
 	vm_flush_tlbs(m->vm);
 }
 
-uint64_t memory_count_dirty(const struct guest_memory *m)
+static uint64_t count_pages(const struct guest_memory *m, uint8_t flag)
 {
 	uint64_t n = 0;
 	size_t i;
 
-	for (i = 0; i < m->npages; i += flags_step(m, i))
-		n += atomic_load_explicit(&m->page_flags[i], memory_order_relaxed) & PAGE_DIRTY;
+	for (i = 0; i < ALIGN_UP(m->npages, 8) / 8; i++)
+		n += (unsigned)__builtin_popcountll(
+			atomic_load_explicit(&flags_words(m)[i], memory_order_relaxed) &
+			EVERY(flag));
 	return n;
+}
+
+uint64_t memory_count_dirty(const struct guest_memory *m)
+{
+	return count_pages(m, PAGE_DIRTY);
 }
 
 uint64_t memory_touched(const struct guest_memory *m)
 {
-	struct stat st;
-
-	if (m->memfd < 0 || fstat(m->memfd, &st) < 0)
-		return memory_count_dirty(m) * GUEST_PAGE_SIZE;
-	return (uint64_t)st.st_blocks * 512;
+	return count_pages(m, PAGE_TOUCHED) * GUEST_PAGE_SIZE;
 }
 
-void memory_each_extent(const struct guest_memory *m,
+void memory_each_extent(struct guest_memory *m,
 			void (*fn)(void *opaque, uint64_t gpa, const uint8_t *host, uint64_t len),
 			void *opaque)
 {
@@ -248,193 +281,15 @@ void memory_each_extent(const struct guest_memory *m,
 
 	for (i = 0; i < m->nram; i++) {
 		const struct mem_region *r = &m->ram[i];
-		uint64_t base = r->first_page * GUEST_PAGE_SIZE, end = base + r->size, at = base;
+		size_t at = r->first_page, end = at + r->size / GUEST_PAGE_SIZE, stop;
 
-		while (at < end) {
-			off_t data = -1, hole = (off_t)end;
-
-			/* Reading a hole through the mapping would allocate it. */
-			if (m->memfd >= 0) {
-				data = lseek(m->memfd, (off_t)at, SEEK_DATA);
-				if (data < 0 && errno == ENXIO)
-					break;
-				if (data >= 0)
-					hole = lseek(m->memfd, data, SEEK_HOLE);
-			}
-			if (data < 0 || hole < 0) {
-				data = (off_t)at;
-				hole = (off_t)end;
-			}
-			if ((uint64_t)data >= end)
+		for (;; at = stop) {
+			at = memory_find(m, at, end, PAGE_TOUCHED, true);
+			if (at == end)
 				break;
-			hole = MIN(hole, (off_t)end);
-			fn(opaque, r->gpa + ((uint64_t)data - base),
-			   r->host + ((uint64_t)data - base), (uint64_t)(hole - data));
-			at = (uint64_t)hole;
+			stop = memory_find(m, at, end, PAGE_TOUCHED, false);
+			memory_present(m, at, stop - at);
+			fn(opaque, page_gpa(m, at), page_host(m, at), (stop - at) * GUEST_PAGE_SIZE);
 		}
 	}
-}
-
-/* ---- DMA ------------------------------------------------------------- */
-
-/* The RAM region that holds all of [gpa, gpa+len), or NULL.  len > 0. */
-static const struct mem_region *dma_region(const struct guest_memory *m, uint64_t gpa,
-					   uint64_t len)
-{
-	unsigned i;
-
-	for (i = 0; i < m->nram; i++) {
-		const struct mem_region *r = &m->ram[i];
-		uint64_t offset = gpa - r->gpa;
-
-		if (gpa < r->gpa || offset >= r->size || len > r->size - offset)
-			continue;
-		/* Video memory lies over RAM, for devices as for processors. */
-		if (gpa < PAM_BASE && gpa + len > HOLE_BASE)
-			return NULL;
-		return r;
-	}
-	return NULL;
-}
-
-/*
- * The bytes of these pages have just been written.  The fence orders them before
- * the look at PAGE_CODE: a processor that decodes at the same time sets the
- * flag before it reads, so one of the two sees the other.
- */
-static void mark_written(struct guest_memory *m, const struct mem_region *r, uint64_t gpa,
-			 uint64_t len)
-{
-	uint64_t first = (gpa - r->gpa) / GUEST_PAGE_SIZE;
-	uint64_t last = (gpa - r->gpa + len - 1) / GUEST_PAGE_SIZE, i;
-	_Atomic uint8_t *flags = &m->page_flags[r->first_page];
-	uint8_t seen = 0;
-
-	atomic_thread_fence(memory_order_seq_cst);
-	for (i = first; i <= last; i++) {
-		uint8_t f = atomic_load_explicit(&flags[i], memory_order_relaxed);
-
-		if (!(f & PAGE_DIRTY))
-			f |= atomic_fetch_or(&flags[i], PAGE_DIRTY);
-		seen |= f;
-	}
-	if (seen & (PAGE_CODE | PAGE_TABLE))
-		vm_invalidate_code(m->vm, gpa, len);
-}
-
-int dma_map(struct guest_memory *m, uint64_t gpa, size_t len, enum dma_dir dir,
-	    struct dma_view *view)
-{
-	const struct mem_region *r;
-
-	*view = (struct dma_view){ .gpa = gpa, .len = len, .dir = dir };
-	if (!len)
-		return 0;
-	r = dma_region(m, gpa, len);
-	if (!r)
-		return -EFAULT;
-	view->host = r->host + (gpa - r->gpa);
-	if (dir & DMA_TO_GUEST)
-		mark_written(m, r, gpa, len);
-	return 0;
-}
-
-void dma_unmap(struct guest_memory *m, struct dma_view *view)
-{
-	const struct mem_region *r;
-
-	if (view->host && (view->dir & DMA_TO_GUEST)) {
-		r = dma_region(m, view->gpa, view->len);
-		if (r)
-			mark_written(m, r, view->gpa, view->len);
-	}
-	view->host = NULL;
-	view->len = 0;
-}
-
-int dma_read(struct guest_memory *m, uint64_t gpa, void *buf, size_t len)
-{
-	const struct mem_region *r;
-
-	if (!len)
-		return 0;
-	r = dma_region(m, gpa, len);
-	if (!r)
-		return -EFAULT;
-	memcpy(buf, r->host + (gpa - r->gpa), len);
-	return 0;
-}
-
-int dma_write(struct guest_memory *m, uint64_t gpa, const void *buf, size_t len)
-{
-	const struct mem_region *r;
-
-	if (!len)
-		return 0;
-	r = dma_region(m, gpa, len);
-	if (!r)
-		return -EFAULT;
-	memcpy(r->host + (gpa - r->gpa), buf, len);
-	mark_written(m, r, gpa, len);
-	return 0;
-}
-
-int dma_zero(struct guest_memory *m, uint64_t gpa, size_t len)
-{
-	const struct mem_region *r;
-
-	if (!len)
-		return 0;
-	r = dma_region(m, gpa, len);
-	if (!r)
-		return -EFAULT;
-	memset(r->host + (gpa - r->gpa), 0, len);
-	mark_written(m, r, gpa, len);
-	return 0;
-}
-
-/* One step of copying len bytes; like read(2). */
-static ssize_t load_some(struct guest_memory *m, const struct mem_region *r, uint64_t at, int fd,
-			 off_t *offset, uint64_t len)
-{
-	uint64_t in_file = r->first_page * GUEST_PAGE_SIZE + at;
-	ssize_t n = -1;
-
-	if (m->memfd >= 0 && lseek(m->memfd, (off_t)in_file, SEEK_SET) >= 0)
-		n = sendfile(m->memfd, fd, offset, len);
-	if (n >= 0)
-		return n;
-	/* Not every file system can: through the mapping, then. */
-	n = pread(fd, r->host + at, len, *offset);
-	if (n > 0)
-		*offset += n;
-	return n;
-}
-
-int memory_load_file(struct guest_memory *m, uint64_t gpa, int fd, uint64_t offset, uint64_t len)
-{
-	const struct mem_region *r;
-	off_t from = (off_t)offset;
-	uint64_t done = 0;
-	int err = 0;
-
-	if (!len)
-		return 0;
-	if (offset > INT64_MAX || len > INT64_MAX - offset)
-		return -ENODATA;
-	r = dma_region(m, gpa, len);
-	if (!r)
-		return -EFAULT;
-	while (done < len && !err) {
-		ssize_t n = load_some(m, r, gpa - r->gpa + done, fd, &from, len - done);
-
-		if (n > 0)
-			done += (uint64_t)n;
-		else if (!n)
-			err = -ENODATA;
-		else if (errno != EINTR)
-			err = -errno;
-	}
-	mark_written(m, r, gpa, len);
-	return err;
 }

@@ -8,19 +8,24 @@
  * the guest; 0xc0000-0xfffff follows the PAM registers (memory_set_pam).
  * Firmware ROM lies below 4 GiB and is aliased under the PAM window.
  *
- * Every page of RAM has a flag byte.  Whoever writes to RAM, by whatever way,
- * sees to it that PAGE_DIRTY is set and that, if PAGE_CODE or PAGE_TABLE was
- * set, the processors throw away what they made from it.
+ * Every page of RAM has a flag byte.  Whoever writes to RAM, by whatever way, calls
+ * memory_will_write before the first byte changes, and afterwards, if PAGE_CODE or
+ * PAGE_TABLE is set, makes the processors throw away what they made from it.
+ *
+ * The way to a byte of RAM is memory_page or the DMA view below: they fetch what is still
+ * in a snapshot.  A cut (cut.h) is the third who reads RAM, and does the same.
  */
 #ifndef SKEP_VM_MEMORY_H
 #define SKEP_VM_MEMORY_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "base/error.h"
+#include "vm/sigbus.h"
 
 #define GUEST_PAGE_SIZE	4096ull
 #define RAM_LOW_MAX	0x80000000ull	/* 2 GiB: below it lies the PCI hole */
@@ -38,12 +43,28 @@
 #define RAM_CHUNK	0x200000ull	/* 2 MiB: what is checked, loaded and compressed at a time */
 
 struct vm;
+struct ram_cut;
+struct loop_watch;
 
 struct mem_region {
 	uint64_t gpa;		/* page aligned */
 	uint64_t size;		/* bytes, page aligned */
 	uint8_t *host;		/* start of the mapping in this process */
 	size_t first_page;	/* index of its first page in page_flags */
+};
+
+/*
+ * Where RAM is fetched from, chunk by chunk, when it is first looked at: compressed and delta
+ * files, and files whose RAM is to be checked (restore --check=ram).
+ */
+struct memory_source {
+	/*
+	 * Fills a chunk (len bytes, zeroes so far) that lies at gpa.  Any thread, one call at a
+	 * time.  A failure stops the machine with that sentence.
+	 */
+	int (*load)(void *opaque, uint64_t gpa, uint8_t *host, size_t len, struct skep_error *e);
+	void (*release)(void *opaque);		/* at memory_finish, or when all has been loaded */
+	void *opaque;
 };
 
 struct guest_memory {
@@ -57,6 +78,29 @@ struct guest_memory {
 
 	uint8_t *rom;		/* firmware image, NULL on direct boot */
 	uint64_t rom_gpa, rom_size;
+
+	/*
+	 * RAM that is still to be fetched: a bit a chunk, by first_page; NULL without a source.
+	 * The count is what everybody looks at; it is 0 in a machine that was not restored so.
+	 */
+	_Atomic size_t npending;
+	_Atomic uint64_t *pending;
+	struct memory_source source;	/* load_lock */
+	bool has_source;		/* load_lock */
+	pthread_mutex_t load_lock;	/* one chunk at a time; taken with any lock held */
+	bool has_lock;
+	struct skep_error load_error;	/* load_lock: of the first chunk that could not be fetched */
+	_Atomic bool load_failed;
+
+	/* Private mappings of files (memory_map_file). */
+	struct sigbus_sink lost;	/* where they have been truncated */
+	struct loop_watch *lost_watch;
+	unsigned nmaps, max_maps;	/* pieces that they cut RAM into; what the host allows */
+	struct { uint64_t gpa, offset; int fd; } map_end;	/* of the last one */
+
+	_Atomic(struct ram_cut *) cut;	/* the live one that writers give copies to */
+	_Atomic unsigned copiers;	/* writers that are about it now */
+	_Atomic bool cutting;		/* there is a cut, live or not */
 
 	/* PAM: for each 16 KiB of 0xc0000-0xfffff, PAM_READ | PAM_WRITE; both at first. */
 	uint8_t pam[16];
@@ -102,20 +146,6 @@ uint8_t memory_will_write(struct guest_memory *m, _Atomic uint8_t *flags);
 /* ---- RAM that comes from a snapshot ------------------------------------ */
 
 /*
- * Where RAM is fetched from, chunk by chunk, when it is first looked at: compressed and delta
- * files, and files whose RAM is to be checked (restore --check=ram).
- */
-struct memory_source {
-	/*
-	 * Fills a chunk (len bytes, zeroes so far) that lies at gpa.  Any thread, one call at a
-	 * time.  A failure stops the machine with that sentence.
-	 */
-	int (*load)(void *opaque, uint64_t gpa, uint8_t *host, size_t len, struct skep_error *e);
-	void (*release)(void *opaque);		/* at memory_finish, or when all has been loaded */
-	void *opaque;
-};
-
-/*
  * A stretch of a file that RAM is a private mapping of; page aligned.  Its pages count as
  * TOUCHED.  The file may be truncated under us: the machine stops with a sentence then, and
  * what is saved meanwhile is refused.  The descriptor may be closed afterwards. Before any vCPU.
@@ -141,13 +171,14 @@ void memory_set_pam(struct guest_memory *m, unsigned segment, uint8_t attr);
 /* Clears PAGE_DIRTY everywhere and makes the processors notice the next write. vCPUs stopped. */
 void memory_clear_dirty(struct guest_memory *m);
 uint64_t memory_count_dirty(const struct guest_memory *m);
-/* Bytes of host memory that guest RAM occupies now. Any thread. */
+/* Bytes of RAM in pages that have been written or are stored in the snapshot. Any thread. */
 uint64_t memory_touched(const struct guest_memory *m);
 /*
- * Calls fn for every stretch of RAM that the host has allocated (whole pages,
- * by rising address); what lies between is zero.  vCPUs stopped.
+ * Calls fn for every stretch of RAM that may not be zero (whole pages that are TOUCHED, by
+ * rising address); what lies between is zero, and is not looked at.  What is pending is
+ * fetched.  vCPUs stopped.
  */
-void memory_each_extent(const struct guest_memory *m,
+void memory_each_extent(struct guest_memory *m,
 			void (*fn)(void *opaque, uint64_t gpa, const uint8_t *host, uint64_t len),
 			void *opaque);
 
@@ -170,12 +201,21 @@ struct dma_view {
 
 int dma_map(struct guest_memory *m, uint64_t gpa, size_t len, enum dma_dir dir,
 	    struct dma_view *view);
-/* Marks the pages of a writable view dirty (again) and invalidates code in them. */
+/*
+ * Marks the pages of a writable view dirty (again) and invalidates code in them.  No writable
+ * view stays mapped while the machine is quiesced: a live cut would not see its writes.
+ */
 void dma_unmap(struct guest_memory *m, struct dma_view *view);
 /* Copies; 0 or -EFAULT with nothing copied (regions never touch each other). Any thread. */
 int dma_read(struct guest_memory *m, uint64_t gpa, void *buf, size_t len);
 int dma_write(struct guest_memory *m, uint64_t gpa, const void *buf, size_t len);
 int dma_zero(struct guest_memory *m, uint64_t gpa, size_t len);
+
+/*
+ * Makes [gpa, gpa+len), whole pages, zero and gives the host's memory back.  The pages count as
+ * written, for a delta.  -EFAULT as above, -EINVAL: not whole pages. Any thread.
+ */
+int memory_discard(struct guest_memory *m, uint64_t gpa, uint64_t len);
 
 /*
  * Fills RAM from a regular file without a copy through this process: at start-up

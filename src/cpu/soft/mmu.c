@@ -51,13 +51,9 @@ static struct target translate(struct soft_cpu *c, const struct soft_op *op, uin
 		if (!page.write)
 			return t;
 		t.host = page.write + (lin & 0xfff);
-		if (page.flags) {
-			uint8_t f = atomic_load_explicit(page.flags, memory_order_relaxed);
-
-			if (!(f & PAGE_DIRTY))
-				f = atomic_fetch_or(page.flags, PAGE_DIRTY);
-			t.watched = f & (PAGE_CODE | PAGE_TABLE);
-		}
+		if (page.flags)
+			t.watched = memory_will_write(&c->vm->memory, page.flags) &
+				    (PAGE_CODE | PAGE_TABLE);
 	} else {
 		if (!page.read)
 			return t;
@@ -67,9 +63,10 @@ static struct target translate(struct soft_cpu *c, const struct soft_op *op, uin
 	if (!page.read || c->alignment_check || soft_page_has_breakpoint(c, tag))
 		return t;
 
+	/* Acquire: as in memory_will_write, in whose place the tag stands. */
 	bool write_ok = w.dirty && page.write == page.read && page.flags &&
-			(atomic_load_explicit(page.flags, memory_order_relaxed) &
-			 (PAGE_DIRTY | PAGE_CODE | PAGE_TABLE)) == PAGE_DIRTY &&
+			(atomic_load_explicit(page.flags, memory_order_acquire) &
+			 (PAGE_DIRTY | PAGE_FROZEN | PAGE_CODE | PAGE_TABLE)) == PAGE_DIRTY &&
 			soft_walk_allowed(c, &w, ACCESS_WRITE, context);
 
 	e->rtag = tag;

@@ -31,16 +31,15 @@ static void *entry_host(struct soft_cpu *c, uint64_t gpa)
 static void entry_set(struct soft_cpu *c, uint64_t gpa, void *host, uint64_t bits)
 {
 	struct mem_page page = memory_page(&c->vm->memory, gpa);
+	uint8_t flags = 0;
 
 	if (!page.write || !host)
 		return;		/* paging structures in ROM: the bits cannot be set */
+	if (page.flags)
+		flags = memory_will_write(&c->vm->memory, page.flags);
 	__atomic_fetch_or((uint32_t *)host, (uint32_t)bits, __ATOMIC_SEQ_CST);
-	if (page.flags) {
-		uint8_t f = atomic_fetch_or_explicit(page.flags, PAGE_DIRTY, memory_order_relaxed);
-
-		if (f & PAGE_CODE)
-			soft_code_written(c, gpa, 4);
-	}
+	if (flags & PAGE_CODE)
+		soft_code_written(c, gpa, 4);
 }
 
 static struct walk walk_fault(uint32_t code)
