@@ -9,6 +9,7 @@
 #include "base/error.h"
 
 struct config;
+struct save_point;
 struct vm;
 
 /* Exit code of a run that could not start or ended in an error (vm.h: VM_EXIT_ERROR). */
@@ -22,6 +23,15 @@ struct cli_start {
 /* Commands: argv[0] is the command's name.  They return the process's exit code. */
 int cli_run(int argc, char **argv, const struct cli_start *start);
 int cli_demo(int argc, char **argv, const struct cli_start *start);
+int cli_restore(int argc, char **argv, const struct cli_start *start);
+int cli_save(int argc, char **argv, const struct cli_start *start);
+int cli_clone(int argc, char **argv, const struct cli_start *start);
+int cli_list(int argc, char **argv, const struct cli_start *start);
+int cli_status(int argc, char **argv, const struct cli_start *start);
+int cli_pause(int argc, char **argv, const struct cli_start *start);	/* and resume */
+int cli_stop(int argc, char **argv, const struct cli_start *start);
+int cli_ctl(int argc, char **argv, const struct cli_start *start);
+int cli_bhyvectl(int argc, char **argv, const struct cli_start *start);
 int cli_help(int argc, char **argv);
 int cli_version(int argc, char **argv);
 
@@ -35,7 +45,25 @@ struct run_options {
 	enum run_topic topic;
 	const char *dump_state;	/* --dump-state=FILE; borrowed from argv */
 	const char *stats;	/* --stats=FILE */
+	struct save_point *save_at;	/* --save-at=COUNT:FILE, in order; owned */
+	size_t nsave_at;
+	bool paused;		/* --paused: stands until somebody says resume */
 };
+
+/* Adds a "COUNT:FILE" (cut up: argv's) to o->save_at. */
+int run_options_save_at(struct run_options *o, char *arg, struct skep_error *e);
+void run_options_free(struct run_options *o);
+
+/*
+ * run.c: runs the machine that make() gives to its end, with signals, control socket and output
+ * files.  make's failure leaves a sentence in e.  Returns the process's exit code.
+ */
+struct machine_maker {
+	struct vm *(*make)(struct config *c, void *opaque, struct skep_error *e);
+	void *opaque;
+};
+int cli_run_machine(struct config *c, const struct run_options *o, const struct cli_start *start,
+		    const struct machine_maker *maker);
 
 /* Sets the configuration from argv.  0, or a negative errno with e set. */
 int run_options_parse(int argc, char **argv, struct config *c, struct run_options *o,

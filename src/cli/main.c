@@ -28,6 +28,15 @@ static int run_version(int argc, char **argv, const struct cli_start *start)
 
 static const struct command commands[] = {
 	{ "run", cli_run, "start a machine" },
+	{ "save", cli_save, "save a running machine to a file" },
+	{ "restore", cli_restore, "start the machine that a file holds" },
+	{ "clone", cli_clone, "start several machines from one file" },
+	{ "list", cli_list, "show the machines that run" },
+	{ "status", cli_status, "tell how a running machine is" },
+	{ "pause", cli_pause, "make a running machine stand" },
+	{ "resume", cli_pause, "let it go on" },
+	{ "stop", cli_stop, "press a machine's power button, reset or end it" },
+	{ "ctl", cli_ctl, "send a command of the control protocol" },
 	{ "demo", cli_demo, "start the guest that is built in" },
 	{ "help", run_help, "explain a topic: keys, devices, run" },
 	{ "version", run_version, "print the version" },
@@ -91,11 +100,8 @@ int main(int argc, char **argv)
 	/* Wrapper scripts for bhyve run through links by its name. */
 	if (!strcmp(self, "bhyve"))
 		return cli_run(argc, argv, &start);
-	if (!strcmp(self, "bhyvectl")) {
-		cli_complain("bhyvectl: controlling a running machine is not built yet; SIGTERM presses "
-			     "its power button, a second one stops it");
-		return CLI_ERROR;
-	}
+	if (!strcmp(self, "bhyvectl"))
+		return cli_bhyvectl(argc, argv, &start);
 	if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))
 		return cli_help(0, NULL);
 	if (!strcmp(argv[1], "--version"))

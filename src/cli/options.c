@@ -2,12 +2,14 @@
 #include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/util.h"
 #include "config/config.h"
 #include "config/nearest.h"
 #include "cli/cli.h"
+#include "snapshot/schedule.h"
 
 struct flag {
 	int letter;		/* of bhyve(8); 0: none */
@@ -51,6 +53,8 @@ static const struct flag flags[] = {
 	{ 0, "backend", "NAME", .key = "backend", .help = "what executes the guest: auto, soft" },
 	{ 0, "dump-state", "FILE", .help = "at the end, write the machine's state as text" },
 	{ 0, "stats", "FILE", .help = "at the end, write figures as JSON" },
+	{ 0, "save-at", "COUNT:FILE", .help = "clock.mode=virtual: save at exactly this instruction; "
+	  "may be repeated" },
 	{ 'h', "help", NULL, .help = "this text" },
 	{ 'u', NULL, NULL, .key = "rtc.use_localtime", .value = "false",
 	  .help = "the real-time clock keeps UTC (always so)" },
@@ -193,7 +197,35 @@ static int apply(const struct flag *f, struct config *c, struct run_options *o,
 		o->dump_state = optarg;
 	else if (f->name && !strcmp(f->name, "stats"))
 		o->stats = optarg;
+	else if (f->name && !strcmp(f->name, "save-at"))
+		return run_options_save_at(o, optarg, e);
 	return 0;
+}
+
+int run_options_save_at(struct run_options *o, char *arg, struct skep_error *e)
+{
+	char *colon = strchr(arg, ':'), *end = NULL;
+	struct save_point *p;
+	uint64_t at;
+
+	errno = 0;
+	at = strtoull(arg, &end, 10);
+	if (errno || !colon || end != colon || arg[0] < '0' || arg[0] > '9' || !colon[1])
+		return skep_fail(e, EINVAL, "--save-at: want COUNT:FILE, as in 1000000:boot.skep, and not "
+				 "\"%s\"", arg);
+	p = realloc(o->save_at, (o->nsave_at + 1) * sizeof(*p));
+	if (!p)
+		return skep_fail(e, ENOMEM, "--save-at: no memory left");
+	o->save_at = p;
+	p[o->nsave_at++] = (struct save_point){ .at = at, .path = colon + 1 };
+	return 0;
+}
+
+void run_options_free(struct run_options *o)
+{
+	free(o->save_at);
+	o->save_at = NULL;
+	o->nsave_at = 0;
 }
 
 int run_options_parse(int argc, char **argv, struct config *c, struct run_options *o,

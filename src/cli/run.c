@@ -6,6 +6,8 @@
 
 #include "config/config.h"
 #include "cli/cli.h"
+#include "control/control.h"
+#include "snapshot/schedule.h"
 #include "vm/vm.h"
 
 /* Files that are written at the end are opened first: a typing error costs no run. */
@@ -70,19 +72,36 @@ static int process_code(int code)
 	return code >= VM_EXIT_DEBUG_BASE ? (code - VM_EXIT_DEBUG_BASE) & 0xff : code;
 }
 
+/* A machine can do without its socket; only two of one name cannot be. */
+static int open_control(struct vm *vm, struct control **control, struct skep_error *e)
+{
+	int err = control_start(vm, control, e);
+
+	if (err && err != -EADDRINUSE) {
+		fprintf(stderr, "skep: no control socket: %s; -o control=none does without\n", e->text);
+		e->text[0] = '\0';
+		err = 0;
+	}
+	return err;
+}
+
 /* The machine exists: run it to its end. */
 static int run_vm(struct vm *vm, struct outputs *out, const struct cli_start *start,
 		  struct signals *signals, struct skep_error *e)
 {
 	struct signal_handlers h = { press, stop, vm };
 	struct run_stats stats = { .start = start };
+	struct control *control;
 	int code;
 
+	if (open_control(vm, &control, e))
+		return CLI_ERROR;
 	signals_machine(signals, &h);
 	stats.run_ns = cli_monotonic_ns();
 	code = vm_run(vm, e);
 	stats.end_ns = cli_monotonic_ns();
 	signals_machine(signals, NULL);
+	control_stop(control);
 	stats.exit_code = process_code(code);
 	if (out->dump_state)
 		vm_dump_state(vm, out->dump_state);
@@ -91,8 +110,30 @@ static int run_vm(struct vm *vm, struct outputs *out, const struct cli_start *st
 	return stats.exit_code;
 }
 
-static int run_machine(struct config *c, const struct run_options *o,
-		       const struct cli_start *start)
+/* The same, with the saves that --save-at asks for. */
+static int run_with_saves(struct vm *vm, const struct run_options *o, struct outputs *out,
+			  const struct cli_start *start, struct signals *signals,
+			  struct skep_error *e)
+{
+	struct skep_error missed = { "" };
+	struct save_schedule *saves;
+	int code;
+
+	if (!o->nsave_at)
+		return run_vm(vm, out, start, signals, e);
+	saves = save_schedule_start(vm, o->save_at, o->nsave_at, e);
+	if (!saves)
+		return CLI_ERROR;
+	code = run_vm(vm, out, start, signals, e);
+	if (save_schedule_stop(saves, &missed) < 0 && !e->text[0]) {
+		*e = missed;
+		code = CLI_ERROR;
+	}
+	return code;
+}
+
+int cli_run_machine(struct config *c, const struct run_options *o, const struct cli_start *start,
+		    const struct machine_maker *maker)
 {
 	struct outputs out = { 0 };
 	struct skep_error e = { "" };
@@ -103,10 +144,10 @@ static int run_machine(struct config *c, const struct run_options *o,
 	/* Opening may wait for ever (a FIFO): signals come first. */
 	if (!signals || outputs_open(&out, o, &e))
 		goto done;
-	vm = vm_create(c, &e);
+	vm = maker->make(c, maker->opaque, &e);
 	if (!vm)
 		goto done;
-	code = run_vm(vm, &out, start, signals, &e);
+	code = run_with_saves(vm, o, &out, start, signals, &e);
 	vm_destroy(vm);
 done:
 	/* The machine is gone, the terminal as it was: now a sentence can be read. */
@@ -165,16 +206,18 @@ static int show_topic(enum run_topic topic)
 	return 0;
 }
 
-/* c has what the command itself sets; the arguments come on top. */
-static int run_with(struct config *c, int argc, char **argv, const struct cli_start *start)
+static struct vm *make_machine(struct config *c, void *opaque, struct skep_error *e)
 {
-	struct run_options o = { RUN_MACHINE };
+	return vm_create(c, e);
+}
+
+static int run_parsed(struct config *c, const struct run_options *o, const struct cli_start *start)
+{
+	static const struct machine_maker maker = { make_machine, NULL };
 	struct skep_error e = { "" };
 
-	if (run_options_parse(argc, argv, c, &o, &e))
-		return complain(&e);
-	if (o.topic != RUN_MACHINE)
-		return show_topic(o.topic);
+	if (o->topic != RUN_MACHINE)
+		return show_topic(o->topic);
 	if (config_freeze(c, &e))
 		return complain(&e);
 	if (config_bool(config_root(c), "config.dump")) {
@@ -186,7 +229,19 @@ static int run_with(struct config *c, int argc, char **argv, const struct cli_st
 		return complain(&e);
 	if (!has_console(c) && isatty(STDERR_FILENO))
 		fputs("skep: no console; -l com1,stdio shows the guest's serial port here\n", stderr);
-	return run_machine(c, &o, start);
+	return cli_run_machine(c, o, start, &maker);
+}
+
+/* c has what the command itself sets; the arguments come on top. */
+static int run_with(struct config *c, int argc, char **argv, const struct cli_start *start)
+{
+	struct run_options o = { RUN_MACHINE };
+	struct skep_error e = { "" };
+	int ret;
+
+	ret = run_options_parse(argc, argv, c, &o, &e) ? complain(&e) : run_parsed(c, &o, start);
+	run_options_free(&o);
+	return ret;
 }
 
 static int run_command(int argc, char **argv, const struct cli_start *start,

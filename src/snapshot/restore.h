@@ -15,6 +15,7 @@ struct restore_options {
 	enum restore_time time;
 	bool check_ram;		/* verify each chunk before it is seen */
 	bool prefault;		/* read all of RAM before the guest runs */
+	bool prefetch;		/* read what was written last before the guest runs */
 	bool clone;		/* one of several machines from one file */
 };
 
