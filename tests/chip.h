@@ -14,6 +14,7 @@
 
 #include <cmocka.h>
 
+#include "state/codec.h"
 #include "vm/core.h"
 
 struct chip_wire {
@@ -111,21 +112,51 @@ static inline void out32(struct vm *vm, uint16_t port, uint32_t v)
 	bus_write(&vm->ports, port, 4, v);
 }
 
+/* A device's state as a snapshot holds it. The caller frees both. */
+static inline void chip_export(const struct device *d, void **model, struct state_buf *bytes)
+{
+	const struct state_record *r = d->type->state;
+	struct skep_error e = { .text = "" };
+
+	*model = calloc(1, r->model_size + 1);
+	assert_non_null(*model);
+	d->type->export(d, *model);
+	if (state_encode(r, d->name, *model, r->version, bytes, &e) < 0)
+		fail_msg("%s", e.text);
+}
+
+static inline void chip_model_free(const struct device *d, void *model)
+{
+	state_free(d->type->state, model);
+	free(model);
+}
+
+/* As a loader does: ranges, then the device's own rules. */
+static inline int chip_check(const struct device *d, const void *model, struct skep_error *e)
+{
+	int err = state_check(d->type->state, d->name, model, NULL, e);
+
+	return err < 0 ? err : d->type->validate(d, model, e);
+}
+
 /* Save and restore of one device: export, check as a loader does, commit, export: the same. */
 static inline void chip_save_restore(struct device *d)
 {
-	size_t size = d->type->state->model_size;
-	void *a = calloc(1, size), *b = calloc(1, size);
+	struct state_buf a = { 0 }, b = { 0 };
 	struct skep_error e = { .text = "" };
+	void *before, *after;
 
-	d->type->export(d, a);
-	if (state_check(d->type->state, d->name, a, NULL, &e) < 0 || d->type->validate(d, a, &e) < 0)
+	chip_export(d, &before, &a);
+	if (chip_check(d, before, &e) < 0)
 		fail_msg("%s", e.text);
-	d->type->commit(d, a);
-	d->type->export(d, b);
-	assert_memory_equal(a, b, size);
-	free(a);
-	free(b);
+	d->type->commit(d, before);
+	chip_export(d, &after, &b);
+	assert_int_equal(a.len, b.len);
+	assert_memory_equal(a.data, b.data, a.len);
+	chip_model_free(d, before);
+	chip_model_free(d, after);
+	state_buf_free(&a);
+	state_buf_free(&b);
 }
 
 /* A recorder in place of a processor. */

@@ -75,6 +75,31 @@ static bool connected(const struct char_backend *b)
 	return b->out_fd >= 0;
 }
 
+/*
+ * The machine stands, or its state has gone into a snapshot for good: whatever went out or
+ * in now would be told twice, or be missing in what was saved.
+ */
+static bool held(const struct char_backend *b)
+{
+	return b->vm->quiesced || vm_suspended(b->vm);
+}
+
+/* What the device takes now. */
+static size_t device_room(const struct char_backend *b)
+{
+	return b->receiver && !held(b) ? b->receiver->room(b->receiver_opaque) : 0;
+}
+
+static void tell_drained(struct char_backend *b)
+{
+	/* A device that stands must not go on; the next flush tells it. */
+	if (!b->was_full || !char_room(b) || held(b))
+		return;
+	b->was_full = false;
+	if (b->receiver)
+		b->receiver->drained(b->receiver_opaque);
+}
+
 size_t char_room(const struct char_backend *b)
 {
 	if (!connected(b))
@@ -106,13 +131,9 @@ static void on_kick(void *opaque, uint32_t events)
 /* The peer went away: what it did not take stays queued if another may come. */
 static void peer_gone(struct char_backend *b)
 {
-	bool was_full = b->was_full;
-
 	char_detach(b);
-	b->was_full = false;
 	b->ops->gone(b);
-	if (was_full && b->receiver)
-		b->receiver->drained(b->receiver_opaque);
+	tell_drained(b);
 }
 
 /* Output that cannot be delivered is said once, then taken and discarded. */
@@ -146,7 +167,7 @@ static ssize_t write_some(struct char_backend *b, const uint8_t *data, size_t le
 	return write(b->out_fd, data, len);
 }
 
-void char_flush(struct char_backend *b)
+static void write_out(struct char_backend *b)
 {
 	while (b->out.len && b->out_fd >= 0) {
 		const uint8_t *data;
@@ -163,11 +184,13 @@ void char_flush(struct char_backend *b)
 		}
 		char_queue_drop(&b->out, n);
 	}
-	if (b->was_full && char_room(b)) {
-		b->was_full = false;
-		if (b->receiver)
-			b->receiver->drained(b->receiver_opaque);
-	}
+	tell_drained(b);
+}
+
+void char_flush(struct char_backend *b)
+{
+	if (!held(b))
+		write_out(b);
 }
 
 /* Nobody there: the oldest bytes make way. */
@@ -238,7 +261,7 @@ void char_break(struct char_backend *b)
 static void deliver(struct char_backend *b)
 {
 	while (b->in.len && b->receiver) {
-		size_t room = b->receiver->room(b->receiver_opaque);
+		size_t room = device_room(b);
 		const uint8_t *data;
 		size_t len = MIN(char_queue_peek(&b->in, &data), room);
 
@@ -253,7 +276,7 @@ static void deliver(struct char_backend *b)
 static size_t want_input(const struct char_backend *b)
 {
 	size_t ahead = b->flags & CHAR_TERMINAL ? TERMINAL_AHEAD : 0;
-	size_t room = b->receiver ? b->receiver->room(b->receiver_opaque) : 0;
+	size_t room = device_room(b);
 
 	if (b->in_fd < 0 || b->in.len >= room + ahead)
 		return 0;
@@ -278,6 +301,15 @@ static void input_ended(struct char_backend *b)
 	b->in_fd = -1;
 }
 
+/* Peers that come, write and go while the device takes nothing are heard up to a bound. */
+static void keep_input(struct char_backend *b, const uint8_t *data, size_t len)
+{
+	if (b->in.len + len > CHAR_UNREAD_MAX)
+		return;
+	if (char_queue_push(&b->in, data, len) < 0)
+		vm_request_error(b->vm, "%s: out of memory for console input", b->owner);
+}
+
 /* One read; false when there is no more to be had now. */
 static bool read_some(struct char_backend *b)
 {
@@ -297,8 +329,7 @@ static bool read_some(struct char_backend *b)
 		return false;
 	}
 	n = b->ops->filter(b, buf, n);
-	if (char_queue_push(&b->in, buf, n) < 0)
-		vm_request_error(b->vm, "%s: out of memory for console input", b->owner);
+	keep_input(b, buf, n);
 	deliver(b);
 	return true;
 }
@@ -331,8 +362,7 @@ static void read_rest(struct char_backend *b)
 			return;
 		}
 		n = b->ops->filter(b, buf, n);
-		if (char_queue_push(&b->in, buf, n) < 0)
-			vm_request_error(b->vm, "%s: out of memory for console input", b->owner);
+		keep_input(b, buf, n);
 	}
 }
 
@@ -392,7 +422,7 @@ static void update_watches(struct char_backend *b)
 
 	if (b->in_fd >= 0 && !(b->flags & CHAR_IN_FILE) && want_input(b))
 		in = EPOLLIN;
-	if (b->out_fd >= 0 && !(b->flags & CHAR_OUT_FILE) && b->out.len)
+	if (b->out_fd >= 0 && !(b->flags & CHAR_OUT_FILE) && b->out.len && !held(b))
 		out = EPOLLOUT;
 	if (b->in_fd == b->out_fd) {
 		if (b->in_fd >= 0)
@@ -410,6 +440,59 @@ void char_accept(struct char_backend *b)
 {
 	if (b->in.len || b->in_fd >= 0)
 		kick(b);
+}
+
+/* ---- The machine stands, and goes on --------------------------------- */
+
+void char_quiesce(struct char_backend *b)
+{
+	char_flush(b);
+}
+
+void char_resume(struct char_backend *b)
+{
+	kick(b);
+}
+
+static void export_queue(const struct char_queue *q, struct state_blob *blob)
+{
+	const uint8_t *data;
+	size_t first;
+
+	blob->len = (uint32_t)q->len;
+	blob->data = q->len ? malloc(q->len) : NULL;
+	if (!blob->data)
+		return;
+	first = char_queue_peek(q, &data);
+	memcpy(blob->data, data, first);
+	memcpy(blob->data + first, q->data, q->len - first);
+}
+
+void char_export(const struct char_backend *b, struct state_blob *unsent,
+		 struct state_blob *unread)
+{
+	export_queue(&b->out, unsent);
+	export_queue(&b->in, unread);
+}
+
+static void import_queue(struct char_backend *b, struct char_queue *q,
+			 const struct state_blob *blob)
+{
+	char_queue_finish(q);
+	if (char_queue_push(q, blob->data, blob->len) < 0)
+		vm_request_error(b->vm, "%s: out of memory for the console's saved bytes", b->owner);
+}
+
+void char_import(struct char_backend *b, const struct state_blob *unsent,
+		 const struct state_blob *unread)
+{
+	static const struct state_blob none;
+	bool lost = b->out_gone || (!connected(b) && !(b->flags & CHAR_PEERS));
+
+	import_queue(b, &b->out, lost ? &none : unsent);
+	import_queue(b, &b->in, unread);
+	b->was_full = !char_room(b);
+	kick(b);
 }
 
 int char_attach(struct char_backend *b, int in_fd, int out_fd, struct skep_error *e)
@@ -520,7 +603,7 @@ static void linger(struct char_backend *b)
 		struct pollfd p = { .fd = b->out_fd, .events = POLLOUT };
 		size_t before = b->out.len;
 
-		char_flush(b);
+		write_out(b);
 		if (b->out.len < before)
 			continue;
 		if (b->out_fd < 0 || poll(&p, 1, LINGER_MS) <= 0)
@@ -536,7 +619,8 @@ void char_destroy(struct char_backend *b)
 	if (!b)
 		return;
 	b->receiver = NULL;
-	linger(b);
+	if (!vm_suspended(b->vm))
+		linger(b);
 	b->ops->close(b);
 	char_detach(b);
 	backend_free(b);

@@ -16,6 +16,10 @@
  * Input is read only as far as the device has room, so the host side is
  * paced and nothing is lost.
  *
+ * While the machine stands nothing goes out and nothing reaches the device; what
+ * waits in either direction is part of a snapshot, by content.  A machine that
+ * was suspended writes no more: its last bytes are the restored one's to write.
+ *
  * The device lock is held for every function and callback here, and all
  * callbacks but those made from char_write come from the vm thread.
  */
@@ -28,10 +32,13 @@
 #include <stdio.h>
 
 #include "base/error.h"
+#include "state/state.h"
 
 #define CHAR_KEEP	(64u << 10)	/* bytes kept while nobody is connected */
 #define CHAR_LIMIT	(64u << 10)	/* buffered before the device should wait, realtime */
 #define CHAR_LIMIT_VIRTUAL (16u << 20)	/* the same with clock=virtual */
+#define CHAR_UNSENT_MAX	(32u << 20)	/* out: each stop of the machine may add a FIFO to the limit */
+#define CHAR_UNREAD_MAX	(1u << 20)	/* in */
 
 struct vm;
 struct char_backend;
@@ -66,6 +73,20 @@ size_t char_room(const struct char_backend *b);
 bool char_wait(struct char_backend *b);
 /* The receiver has room again: read on (soon, on the vm thread). */
 void char_accept(struct char_backend *b);
+
+/* The machine is about to stand: what the peer takes at once goes out, the rest waits. */
+void char_quiesce(struct char_backend *b);
+/* It goes on (soon, on the vm thread). */
+void char_resume(struct char_backend *b);
+/*
+ * What waits to go out and what the device has not taken yet.  Without memory a blob has a
+ * length and no data, which state_check refuses.  The blobs are empty before.
+ */
+void char_export(const struct char_backend *b, struct state_blob *unsent,
+		 struct state_blob *unread);
+/* Replaces both; the machine stands.  Without a peer and the hope of one nothing goes out. */
+void char_import(struct char_backend *b, const struct state_blob *unsent,
+		 const struct state_blob *unread);
 
 /* One line a backend, for `-l help`. Any thread, no lock. */
 void char_describe(FILE *out);

@@ -25,6 +25,7 @@
 #define CNT_BM_RLD	BIT(1)
 #define CNT_SLP_TYP	(7u << 10)
 #define CNT_SLP_EN	BIT(13)
+#define OVERFLOWS_MAX	((uint64_t)CLOCK_DUE_MAX / NSEC_PER_SEC * PM_TIMER_HZ >> 31)
 
 struct acpi_pm_model {
 	uint16_t pm1_sts, pm1_en, pm1_cnt;
@@ -277,9 +278,6 @@ static int acpi_pm_validate(const struct device *d, const void *model, struct sk
 	if (m->base & (PM_BLOCK_LEN - 1))
 		return skep_fail(e, EINVAL, "%s: base %#x is not a multiple of %u", d->name, m->base,
 				 PM_BLOCK_LEN);
-	if (m->overflows > UINT32_MAX)
-		return skep_fail(e, EINVAL, "%s: overflows %llu is beyond any machine's life", d->name,
-				 (unsigned long long)m->overflows);
 	return 0;
 }
 
@@ -293,14 +291,14 @@ static void acpi_pm_commit(struct device *d, const void *model)
 }
 
 static const struct state_field fields[] = {
-	STATE_U16(struct acpi_pm_model, pm1_sts),
-	STATE_U16(struct acpi_pm_model, pm1_en),
-	STATE_U16(struct acpi_pm_model, pm1_cnt),
+	STATE_U16(struct acpi_pm_model, pm1_sts, .max = STS_BITS),
+	STATE_U16(struct acpi_pm_model, pm1_en, .max = EN_BITS),
+	STATE_U16(struct acpi_pm_model, pm1_cnt, .max = CNT_SCI_EN | CNT_BM_RLD | CNT_SLP_TYP),
 	STATE_ARRAY(struct acpi_pm_model, gpe_sts, STATE_T_U8),
 	STATE_ARRAY(struct acpi_pm_model, gpe_en, STATE_T_U8),
-	STATE_U16(struct acpi_pm_model, base),
+	STATE_U16(struct acpi_pm_model, base, .max = 0x10000 - PM_BLOCK_LEN),
 	STATE_U8(struct acpi_pm_model, enabled, .max = 1),
-	STATE_U64(struct acpi_pm_model, overflows),
+	STATE_U64(struct acpi_pm_model, overflows, .max = OVERFLOWS_MAX),
 };
 
 const struct state_record acpi_pm_record = {

@@ -25,6 +25,9 @@
  */
 #define REALTIME_SLACK_NS 20000
 
+/* No tick beyond this is in any state: that of the latest due time. */
+#define TICK_MAX	(CLOCK_DUE_MAX / NSEC_PER_SEC * I8254_HZ)
+
 #define STATUS_NULL	0x40
 #define STATUS_OUT	0x80
 
@@ -276,22 +279,40 @@ static void i8254_export(const struct device *d, void *model)
 	}
 }
 
+/* What is wrong with a channel; NULL: nothing. */
+static const char *channel_wrong(const struct i8254_channel *c)
+{
+	bool word = PIT_ACCESS(c->control) == 3, triggered = pit_mode(c) == 1 || pit_mode(c) == 5;
+
+	if (!PIT_ACCESS(c->control))
+		return "control is a latch command, which is not kept";
+	if (c->count > (c->control & PIT_BCD ? 10000 : 65536) || (c->state != PIT_IDLE && !c->count))
+		return "count is not what its mode can count from";
+	if ((c->state != PIT_IDLE || c->count || c->pending) && !c->loaded)
+		return "it counts, but no count was written";
+	if (c->pending && (pit_mode(c) == 0 || pit_mode(c) == 4))
+		return "a count is pending in a mode that loads it at once";
+	if (c->pending ? c->switch_at > TICK_MAX && c->switch_at != UINT64_MAX : c->switch_at != 0)
+		return "switch_at is no tick at which a pending count is loaded";
+	if (c->switch_at != UINT64_MAX && c->pending && (triggered || !c->count))
+		return "a count is pending behind none";
+	if ((c->write_high || c->read_high || c->latched == 2) && !word)
+		return "half a word is there, but it is accessed by bytes";
+	return NULL;
+}
+
 static int i8254_validate(const struct device *d, const void *model, struct skep_error *e)
 {
 	const struct i8254_model *m = model;
 
 	for (unsigned i = 0; i < 3; i++) {
-		const struct i8254_channel *c = &m->channel[i];
-		uint32_t max = c->control & PIT_BCD ? 10000 : 65536;
+		const char *wrong = channel_wrong(&m->channel[i]);
 
-		if (c->count > max || (c->state != PIT_IDLE && !c->count))
-			return skep_fail(e, EINVAL, "%s: channel %u: count %u is not 1 to %u", d->name,
-					 i, c->count, max);
-		if (c->pending && !c->count && c->switch_at != UINT64_MAX)
-			return skep_fail(e, EINVAL, "%s: channel %u: a count is pending behind none",
-					 d->name, i);
-		if (i != 2 && !c->gate)
-			return skep_fail(e, EINVAL, "%s: channel %u: its gate is wired high", d->name, i);
+		if (wrong)
+			return skep_fail(e, EINVAL, "%s: channel[%u]: %s", d->name, i, wrong);
+		if (m->channel[i].gate != (i == 2 ? m->nmi_sc & NMI_SC_GATE2 : 1))
+			return skep_fail(e, EINVAL, "%s: channel[%u]: gate is not as it is wired", d->name,
+					 i);
 	}
 	return 0;
 }
@@ -320,8 +341,8 @@ static const struct state_field channel_fields[] = {
 	STATE_U16(struct i8254_channel, reload),
 	STATE_U8(struct i8254_channel, before, .max = 1),
 	STATE_U32(struct i8254_channel, count, .max = 65536),
-	STATE_U64(struct i8254_channel, start),
-	STATE_U64(struct i8254_channel, base),
+	STATE_U64(struct i8254_channel, start, .max = TICK_MAX),
+	STATE_U64(struct i8254_channel, base, .max = TICK_MAX),
 	STATE_U64(struct i8254_channel, switch_at),
 };
 
@@ -335,7 +356,7 @@ static const struct state_record channel_record = {
 
 static const struct state_field fields[] = {
 	STATE_STRUCTS(struct i8254_model, channel, &channel_record),
-	STATE_U64(struct i8254_model, irq_tick),
+	STATE_U64(struct i8254_model, irq_tick, .max = TICK_MAX),
 	STATE_U8(struct i8254_model, nmi_sc, .max = NMI_SC_WRITABLE),
 };
 

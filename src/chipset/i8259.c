@@ -395,23 +395,37 @@ static void i8259_export(const struct device *d, void *model)
 	*(struct i8259_pair_model *)model = container_of(d, const struct i8259, dev)->m;
 }
 
+/* What is wrong with one chip; NULL: nothing. */
+static const char *chip_wrong(const struct i8259_model *c)
+{
+	if (c->icw_next == 1 || (c->icw_next == 3 && c->single) || (c->icw_next == 4 && !c->need_icw4))
+		return "icw_next is not a word that ICW1 has announced";
+	if (c->icw4 && !c->need_icw4)
+		return "there is an icw4 that ICW1 has not announced";
+	if (c->vector & 7)
+		return "vector is not a multiple of 8";
+	if ((c->irr ^ c->pins) & c->elcr)
+		return "irr and pins differ at a level-triggered input";
+	return NULL;
+}
+
 static int i8259_validate(const struct device *d, const void *model, struct skep_error *e)
 {
 	const struct i8259_pair_model *m = model;
+	const struct i8259_model *master = &m->chip[0], *slave = &m->chip[1];
+	uint8_t cascade = operating(slave) && requesting(slave, false) >= 0 ? 1u << CASCADE : 0;
 
 	for (unsigned i = 0; i < 2; i++) {
-		const struct i8259_model *c = &m->chip[i];
+		const char *wrong = chip_wrong(&m->chip[i]);
 
-		if (c->elcr & ~elcr_mask[i])
+		if (m->chip[i].elcr & ~elcr_mask[i])
 			return skep_fail(e, EINVAL, "%s: elcr %#x makes a fixed edge input a level",
-					 d->name, c->elcr);
-		if (c->icw_next == 1)
-			return skep_fail(e, EINVAL, "%s: icw_next is 1, but ICW1 starts the sequence",
-					 d->name);
-		if (c->vector & 7)
-			return skep_fail(e, EINVAL, "%s: vector %#x is not a multiple of 8", d->name,
-					 c->vector);
+					 d->name, m->chip[i].elcr);
+		if (wrong)
+			return skep_fail(e, EINVAL, "%s: chip[%u]: %s", d->name, i, wrong);
 	}
+	if ((master->irr & 1u << CASCADE) != cascade || (master->pins & 1u << CASCADE) != cascade)
+		return skep_fail(e, EINVAL, "%s: the master's input 2 is not the slave's output", d->name);
 	return 0;
 }
 

@@ -227,7 +227,7 @@ static void ioapic_commit(struct device *d, const void *model)
 }
 
 static const struct state_field fields[] = {
-	STATE_ARRAY(struct ioapic_model, redir, STATE_T_U64),
+	STATE_ARRAY(struct ioapic_model, redir, STATE_T_U64, .max = RTE_BITS),
 	STATE_U32(struct ioapic_model, pins, .max = (1u << IOAPIC_PINS) - 1),
 	STATE_U8(struct ioapic_model, index),
 	STATE_U8(struct ioapic_model, id, .max = 0xf),

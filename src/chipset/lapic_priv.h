@@ -42,6 +42,8 @@ enum { LVT_TIMER, LVT_THERMAL, LVT_PERF, LVT_LINT0, LVT_LINT1, LVT_ERROR, LVT_CO
 
 #define APIC_MIN_VECTOR	16
 
+#define LAPIC_ICR_RESERVED 0xfff33000u	/* bits 31:20, 17:16, 13, 12 */
+
 struct lapic_model {
 	uint64_t base;			/* IA32_APIC_BASE */
 	uint64_t tsc_deadline;		/* 0: disarmed */
@@ -87,6 +89,10 @@ void lapic_lvt_fire(struct lapic *a, unsigned entry);
 void lapic_recheck(struct lapic *a);
 /* The LVT entry of a pin was written while the pin may be high. */
 void lapic_lint_written(struct lapic *a, unsigned pin);
+
+/* lapic_regs.c */
+/* Bits of each LVT entry that the guest can set. */
+extern const uint32_t lapic_lvt_mask[LVT_COUNT];
 
 /* lapic_ipi.c */
 void lapic_send_ipi(struct lapic *a, uint32_t icr, uint32_t dest);

@@ -8,9 +8,7 @@
 /* Version 0x14, six LVT entries, and EOI broadcasts can be suppressed. */
 #define VERSION		(0x14u | (LVT_COUNT - 1) << 16 | 1u << 24)
 
-#define ICR_RESERVED	0xfff33000u	/* bits 31:20, 17:16, 13, 12 */
-
-static const uint32_t lvt_mask[LVT_COUNT] = {
+const uint32_t lapic_lvt_mask[LVT_COUNT] = {
 	[LVT_TIMER] = 0x000700ff,
 	[LVT_THERMAL] = 0x000107ff,
 	[LVT_PERF] = 0x000107ff,
@@ -93,7 +91,7 @@ static void write_lvt(struct lapic *a, unsigned entry, uint32_t v)
 {
 	uint32_t *lvt = &a->m.lvt[entry];
 
-	v = (v & lvt_mask[entry]) | (*lvt & LVT_REMOTE_IRR);
+	v = (v & lapic_lvt_mask[entry]) | (*lvt & LVT_REMOTE_IRR);
 	if (!lapic_sw_enabled(a))
 		v |= LVT_MASKED;
 	if (entry == LVT_TIMER) {
@@ -149,7 +147,7 @@ static void xapic_write(struct lapic *a, unsigned reg, uint32_t v)
 
 	switch (reg) {
 	case REG_ICR:
-		m->icr = v & ~ICR_RESERVED;
+		m->icr = v & ~LAPIC_ICR_RESERVED;
 		lapic_send_ipi(a, m->icr, m->icr_high >> 24);
 		return;
 	case REG_ICR_HIGH:
@@ -236,7 +234,7 @@ static bool x2apic_reserved_clear(unsigned reg, uint32_t v)
 	case REG_SVR:
 		return !(v & ~(uint32_t)(0xff | SVR_ENABLE | SVR_NO_EOI_BROADCAST));
 	case REG_LVT ... REG_LVT_LAST:
-		return !(v & ~(lvt_mask[reg - REG_LVT] | LVT_READ_ONLY));
+		return !(v & ~(lapic_lvt_mask[reg - REG_LVT] | LVT_READ_ONLY));
 	case REG_DIVIDE:
 		return !(v & ~0xbu);
 	case REG_SELF_IPI:
@@ -265,7 +263,7 @@ bool lapic_msr_write(struct lapic *a, uint32_t msr, uint64_t value)
 	if (!lapic_x2apic(a))
 		return false;
 	if (reg == REG_ICR) {
-		if (value & ICR_RESERVED)
+		if (value & LAPIC_ICR_RESERVED)
 			return false;
 		a->m.icr = (uint32_t)value;
 		a->m.icr_high = value >> 32;

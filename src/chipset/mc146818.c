@@ -46,7 +46,7 @@ struct mc146818_model {
 	uint8_t nmi_masked;
 	uint8_t weekday_offset;	/* the day of the week is a counter of its own */
 	uint32_t offset_ns;	/* phase of the divider: seconds end when wall + this is whole */
-	int64_t offset_s;	/* time = whole seconds of (wall + offset_ns) + this */
+	int64_t offset_s;	/* seconds: time = whole seconds of (wall + offset_ns) + this */
 	int64_t checked;	/* guest ns up to which register C is worked out */
 };
 
@@ -469,14 +469,17 @@ static int mc146818_validate(const struct device *d, const void *model, struct s
 {
 	const struct mc146818_model *m = model;
 
-	if (m->offset_s > OFFSET_MAX || m->offset_s < -OFFSET_MAX)
+	if (m->offset_s < -OFFSET_MAX)
 		return skep_fail(e, EINVAL, "%s: offset_s %lld is more than 10000 years", d->name,
 				 (long long)m->offset_s);
-	if ((m->ram[REG_A] & A_UIP) || (m->ram[REG_C] & ~C_FLAGS))
-		return skep_fail(e, EINVAL, "%s: register A or C has bits set that are not state",
+	if ((m->ram[REG_A] & A_UIP) || (m->ram[REG_C] & ~C_FLAGS) || m->ram[REG_D])
+		return skep_fail(e, EINVAL, "%s: register A, C or D has bits set that are not state",
 				 d->name);
-	if (m->checked < 0 || m->checked > CLOCK_END)
-		return skep_fail(e, EINVAL, "%s: checked %lld is beyond any machine's life", d->name,
+	if ((m->ram[REG_B] & B_SET) && (m->ram[REG_B] & B_UIE))
+		return skep_fail(e, EINVAL, "%s: register B has SET and UIE, which exclude each other",
+				 d->name);
+	if (m->checked < 0)
+		return skep_fail(e, EINVAL, "%s: checked %lld is before power-on", d->name,
 				 (long long)m->checked);
 	return 0;
 }
@@ -495,8 +498,8 @@ static const struct state_field fields[] = {
 	STATE_U8(struct mc146818_model, nmi_masked, .max = 1),
 	STATE_U8(struct mc146818_model, weekday_offset, .max = 6),
 	STATE_U32(struct mc146818_model, offset_ns, .max = NSEC_PER_SEC - 1),
-	STATE_U64(struct mc146818_model, offset_s),
-	STATE_TIME(struct mc146818_model, checked),
+	STATE_TIME(struct mc146818_model, offset_s, .max = OFFSET_MAX),
+	STATE_TIME(struct mc146818_model, checked, .max = CLOCK_DUE_MAX),
 };
 
 const struct state_record mc146818_record = {

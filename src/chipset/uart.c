@@ -33,6 +33,8 @@ struct uart_model {
 	uint16_t line_count;
 	uint8_t line[LINE_SIZE];
 	uint8_t line_break;		/* a break stands at the end of the line */
+	/* What the host's side holds, by content; the live device's lies with its peer. */
+	struct state_blob unsent, unread;
 };
 
 struct uart {
@@ -44,7 +46,6 @@ struct uart {
 	uint16_t base;
 	struct char_backend *peer;	/* NULL: nothing plugged in */
 	struct input_port input, break_input;
-	size_t in_flight;		/* given to vm_input, not delivered yet */
 };
 
 static const uint16_t uart_ports[UART_COUNT] = { 0x3f8, 0x2f8, 0x3e8, 0x2e8 };
@@ -446,7 +447,7 @@ static const struct bus_ops uart_bus = {
 static size_t peer_room(void *opaque)
 {
 	struct uart *u = opaque;
-	size_t used = u->m.line_count + u->in_flight;
+	size_t used = u->m.line_count + vm_input_waiting(&u->input);
 
 	return used < LINE_SIZE ? LINE_SIZE - used : 0;
 }
@@ -455,7 +456,6 @@ static void peer_receive(void *opaque, const uint8_t *data, size_t len)
 {
 	struct uart *u = opaque;
 
-	u->in_flight += len;
 	vm_input(&u->input, data, len);
 }
 
@@ -489,7 +489,6 @@ static void line_deliver(void *opaque, const uint8_t *data, size_t len)
 	struct uart *u = opaque;
 	size_t n = MIN(len, (size_t)(LINE_SIZE - u->m.line_count));
 
-	u->in_flight -= MIN(u->in_flight, len);
 	memcpy(u->m.line + u->m.line_count, data, n);
 	u->m.line_count += n;
 	if (n < len)
@@ -554,12 +553,37 @@ static void uart_finish(struct device *d)
 {
 	struct uart *u = container_of(d, struct uart, dev);
 
-	/* What waits in the transmitter still goes out. */
-	if (u->peer && u->m.tx_count)
+	/* What waits in the transmitter still goes out, unless a restored machine will send it. */
+	if (u->peer && u->m.tx_count && !vm_suspended(d->vm))
 		char_write(u->peer, u->m.tx, u->m.tx_count);
 	char_destroy(u->peer);
 	timer_disarm(&u->timeout);
 	bus_unmap(&d->vm->ports, u->base);
+}
+
+/* Input needs nothing here: it passes the peer and vm_input, which hold it. */
+static void uart_quiesce(struct device *d)
+{
+	struct uart *u = container_of(d, struct uart, dev);
+
+	if (u->peer)
+		char_quiesce(u->peer);
+}
+
+/*
+ * After a restore nobody else may be there to say that there is room: what stands in the
+ * transmitter is sent now.
+ */
+static void uart_resume(struct device *d)
+{
+	struct uart *u = container_of(d, struct uart, dev);
+
+	if (vm_suspended(d->vm))
+		return;
+	transmit(u);
+	update_irq(u);
+	if (u->peer)
+		char_resume(u->peer);
 }
 
 static void uart_export(const struct device *d, void *model)
@@ -575,6 +599,23 @@ static void uart_export(const struct device *d, void *model)
 	memset(m->rx_errors + m->rx_count, 0, UART_FIFO - m->rx_count);
 	memset(m->tx + m->tx_count, 0, UART_FIFO - m->tx_count);
 	memset(m->line + m->line_count, 0, LINE_SIZE - m->line_count);
+	if (u->peer)
+		char_export(u->peer, &m->unsent, &m->unread);
+}
+
+/* With FIFOs, characters wait for the timeout, or it has come. */
+static int validate_timeout(const struct device *d, const struct uart_model *m,
+			    struct skep_error *e)
+{
+	bool wanted = (m->fcr & FCR_ENABLE) && m->rx_count;
+
+	if (m->timeout_armed + m->timeout_pending != wanted)
+		return skep_fail(e, EINVAL, "%s: the character timeout does not fit %u characters, "
+				 "FCR %#x", d->name, m->rx_count, m->fcr);
+	if (m->timeout_due < 0 || (m->timeout_due && !m->timeout_armed))
+		return skep_fail(e, EINVAL, "%s: timeout_due %lld cannot be", d->name,
+				 (long long)m->timeout_due);
+	return 0;
 }
 
 /* What the field table cannot say: FIFO use needs FIFOs, a line waits behind a full FIFO. */
@@ -582,6 +623,7 @@ static int uart_validate(const struct device *d, const void *model, struct skep_
 {
 	const struct uart_model *m = model;
 	unsigned max = m->fcr & FCR_ENABLE ? UART_FIFO : 1;
+	bool room;
 
 	if (m->rx_count > max || m->tx_count > max)
 		return skep_fail(e, EINVAL, "%s: %u received and %u unsent characters with room "
@@ -592,16 +634,22 @@ static int uart_validate(const struct device *d, const void *model, struct skep_
 		if (m->rx_errors[i] & ~LSR_CHAR_ERRORS)
 			return skep_fail(e, EINVAL, "%s: error bits %#x of character %u cannot be",
 					 d->name, m->rx_errors[i], i);
-	if (m->timeout_armed && (!m->rx_count || !(m->fcr & FCR_ENABLE)))
-		return skep_fail(e, EINVAL, "%s: a character timeout without characters", d->name);
+	if (validate_timeout(d, m, e) < 0)
+		return -EINVAL;
+	room = !(m->mcr & MCR_LOOP) && m->rx_count < max;
+	if (room && (m->line_count || m->line_break))
+		return skep_fail(e, EINVAL, "%s: the line holds characters, and the FIFO has room for "
+				 "them", d->name);
 	return 0;
 }
 
 static void uart_commit(struct device *d, const void *model)
 {
 	struct uart *u = container_of(d, struct uart, dev);
+	const struct uart_model *m = model;
 
-	u->m = *(const struct uart_model *)model;
+	u->m = *m;
+	u->m.unsent = u->m.unread = (struct state_blob){ 0 };
 	if (u->m.timeout_armed)
 		timer_arm(&u->timeout, u->m.timeout_due);
 	else
@@ -611,7 +659,7 @@ static void uart_commit(struct device *d, const void *model)
 	update_modem(u);
 	update_irq(u);
 	if (u->peer)
-		char_accept(u->peer);
+		char_import(u->peer, &m->unsent, &m->unread);
 }
 
 static const struct config_key uart_keys[] = {
@@ -633,7 +681,7 @@ static const struct state_field uart_fields[] = {
 	STATE_BOOL(struct uart_model, thre_pending),
 	STATE_BOOL(struct uart_model, timeout_pending),
 	STATE_BOOL(struct uart_model, timeout_armed),
-	STATE_TIME(struct uart_model, timeout_due),
+	STATE_TIME(struct uart_model, timeout_due, .max = CLOCK_DUE_MAX),
 	STATE_U8(struct uart_model, rx_count, .max = UART_FIFO),
 	STATE_U8(struct uart_model, tx_count, .max = UART_FIFO),
 	STATE_BYTES(struct uart_model, rx),
@@ -642,6 +690,8 @@ static const struct state_field uart_fields[] = {
 	STATE_U16(struct uart_model, line_count, .max = LINE_SIZE),
 	STATE_BYTES(struct uart_model, line),
 	STATE_BOOL(struct uart_model, line_break),
+	STATE_BLOB(struct uart_model, unsent, .max = CHAR_UNSENT_MAX, .host = true),
+	STATE_BLOB(struct uart_model, unread, .max = CHAR_UNREAD_MAX, .host = true),
 };
 
 const struct state_record uart_record = {
@@ -661,8 +711,8 @@ const struct device_type uart_type = {
 	.init = uart_init,
 	.finish = uart_finish,
 	.reset = uart_reset,
-	.quiesce = device_nop,	/* input passes vm_input, which holds it while paused */
-	.resume = device_nop,
+	.quiesce = uart_quiesce,
+	.resume = uart_resume,
 	.export = uart_export,
 	.validate = uart_validate,
 	.commit = uart_commit,

@@ -25,6 +25,8 @@ struct vm;
  * that a guest that asks for the end of time overflows no clock.
  */
 #define CLOCK_END	(INT64_MAX / 4)
+/* Nor does a device hold a due time beyond this: what a guest programs just before the end. */
+#define CLOCK_DUE_MAX	(2 * CLOCK_END)
 
 enum clock_mode { CLOCK_MODE_REALTIME, CLOCK_MODE_VIRTUAL };
 

@@ -142,9 +142,9 @@ static void hostbridge_commit(struct device *d, const void *model)
 }
 
 static const struct state_field hostbridge_fields[] = {
-	STATE_U16(struct hostbridge_model, command),
-	STATE_U64(struct hostbridge_model, pciexbar),
-	STATE_ARRAY(struct hostbridge_model, pam, STATE_T_U8),
+	STATE_U16(struct hostbridge_model, command, .max = COMMAND_FIXED | COMMAND_BITS),
+	STATE_U64(struct hostbridge_model, pciexbar, .max = PCIEXBAR_MASK),
+	STATE_ARRAY(struct hostbridge_model, pam, STATE_T_U8, .max = PAM_BITS),
 };
 
 const struct state_record hostbridge_record = {

@@ -144,12 +144,12 @@ static void lpc_commit(struct device *d, const void *model)
 }
 
 static const struct state_field lpc_fields[] = {
-	STATE_U16(struct lpc_model, command),
-	STATE_U16(struct lpc_model, pmbase),
-	STATE_U8(struct lpc_model, acpi_cntl),
-	STATE_ARRAY(struct lpc_model, pirq, STATE_T_U8),
+	STATE_U16(struct lpc_model, command, .max = COMMAND_FIXED | COMMAND_BITS),
+	STATE_U16(struct lpc_model, pmbase, .max = PMBASE_MASK),
+	STATE_U8(struct lpc_model, acpi_cntl, .max = ACPI_CNTL_EN),
+	STATE_ARRAY(struct lpc_model, pirq, STATE_T_U8, .max = PIRQ_MASK),
 	STATE_U8(struct lpc_model, sirq_cntl),
-	STATE_U32(struct lpc_model, rcba),
+	STATE_U32(struct lpc_model, rcba, .max = RCBA_MASK),
 };
 
 const struct state_record lpc_record = {

@@ -209,7 +209,7 @@ static void pci_bus_commit(struct device *d, const void *model)
 }
 
 static const struct state_field pci_bus_fields[] = {
-	STATE_U32(struct pci_bus_model, config_address),
+	STATE_U32(struct pci_bus_model, config_address, .max = ADDRESS_MASK),
 };
 
 const struct state_record pci_bus_record = {

@@ -27,6 +27,16 @@ bool vm_exiting(struct vm *vm)
 	return exiting;
 }
 
+bool vm_suspended(struct vm *vm)
+{
+	bool suspended;
+
+	pthread_mutex_lock(&vm->exit_lock);
+	suspended = vm->exiting && vm->exit_code == VM_EXIT_SUSPENDED;
+	pthread_mutex_unlock(&vm->exit_lock);
+	return suspended;
+}
+
 static void request_exit(struct vm *vm, int code, const struct skep_error *why)
 {
 	pthread_mutex_lock(&vm->exit_lock);

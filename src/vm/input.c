@@ -294,6 +294,17 @@ static bool enqueue(struct input_port *p, const uint8_t *data, size_t len)
 	return true;
 }
 
+size_t vm_input_waiting(const struct input_port *p)
+{
+	const struct record *r;
+	size_t n = 0;
+
+	for (r = p->vm->input->queue; r; r = r->next)
+		if (!strcmp(r->port, p->name))
+			n += r->len;
+	return n;
+}
+
 void vm_input(struct input_port *p, const uint8_t *data, size_t len)
 {
 	struct vm *vm = p->vm;

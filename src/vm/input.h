@@ -36,6 +36,8 @@ struct input_port {
 /* The port is registered until the VM ends; name is copied. vm thread, before any vCPU. */
 void input_port_add(struct input_port *p, struct vm *vm, const char *name,
 		    void (*deliver)(void *, const uint8_t *, size_t), void *opaque);
+/* Bytes that wait for their delivery to this port. Device lock held. */
+size_t vm_input_waiting(const struct input_port *p);
 /* Device lock held. */
 void vm_input(struct input_port *p, const uint8_t *data, size_t len);
 

@@ -151,6 +151,11 @@ int vm_run(struct vm *vm, struct skep_error *e);
 void vm_request_exit(struct vm *vm, int code);
 /* Is the run over? Any thread, any lock state. */
 bool vm_exiting(struct vm *vm);
+/*
+ * Does it end because all that it is has gone into a snapshot?  Then nothing may leave it any
+ * more: it would be told twice.  Any thread, any lock state.
+ */
+bool vm_suspended(struct vm *vm);
 /* Any thread, any lock state: ends the run with VM_EXIT_ERROR and this sentence. */
 void vm_request_error(struct vm *vm, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* Any thread, any lock state: presses the ACPI power button, soon. */
