@@ -14,7 +14,7 @@ static const struct state_field region_fields[] = {
 };
 
 static const struct state_record region_record = {
-	.kind = "manifest_region", .version = 1, .model_size = sizeof(struct manifest_region),
+	.kind = "manifest-region", .version = 1, .model_size = sizeof(struct manifest_region),
 	.fields = region_fields, .nfields = ARRAY_SIZE(region_fields),
 };
 
@@ -24,7 +24,7 @@ static const struct state_field setting_fields[] = {
 };
 
 static const struct state_record setting_record = {
-	.kind = "manifest_setting", .version = 1, .model_size = sizeof(struct manifest_setting),
+	.kind = "manifest-setting", .version = 1, .model_size = sizeof(struct manifest_setting),
 	.fields = setting_fields, .nfields = ARRAY_SIZE(setting_fields),
 };
 
@@ -38,7 +38,7 @@ static const struct state_field leaf_fields[] = {
 };
 
 static const struct state_record leaf_record = {
-	.kind = "manifest_leaf", .version = 1, .model_size = sizeof(struct manifest_leaf),
+	.kind = "manifest-leaf", .version = 1, .model_size = sizeof(struct manifest_leaf),
 	.fields = leaf_fields, .nfields = ARRAY_SIZE(leaf_fields),
 };
 
@@ -49,7 +49,7 @@ static const struct state_field disk_fields[] = {
 };
 
 static const struct state_record disk_record = {
-	.kind = "manifest_disk", .version = 1, .model_size = sizeof(struct manifest_disk),
+	.kind = "manifest-disk", .version = 1, .model_size = sizeof(struct manifest_disk),
 	.fields = disk_fields, .nfields = ARRAY_SIZE(disk_fields),
 };
 

@@ -132,10 +132,10 @@ static void write_number(FILE *out, const struct state_field *f)
 		fprintf(out, "%" PRId64 "..%" PRIu64, INT64_MIN, f->max);
 	else if (f->type == STATE_T_TIME)
 		fputs("guest-time", out);
-	else if (f->type == STATE_T_GPA)
-		fputs("guest-physical", out);
 	else if (max == UINT64_MAX)
 		fputs("uint", out);
+	else if (max == UINT8_MAX || max == UINT16_MAX || max == UINT32_MAX)
+		fputs(max == UINT8_MAX ? "u8" : max == UINT16_MAX ? "u16" : "u32", out);
 	else
 		fprintf(out, "0..%" PRIu64, max);
 }
@@ -213,7 +213,7 @@ static int write_record(struct writer *w, const struct state_record *r, uint16_t
 static void write_head(FILE *out, const struct state_generation *g,
 		       const struct state_record *const *records)
 {
-	const char *sign = "=";
+	const char *sign = " =";
 
 	fprintf(out, "; The records of skep snapshots, generation %u.\n", g->number);
 	if (g->draft)
@@ -226,12 +226,12 @@ static void write_head(FILE *out, const struct state_generation *g,
 	for (; *records; records++) {
 		if (!state_generation_version(g, *records))
 			continue;
-		fprintf(out, " %s record-%s", sign, (*records)->kind);
+		fprintf(out, "%s record-%s", sign, (*records)->kind);
 		sign = "\n       /";
 	}
 	fprintf(out, "\n\ninstance = text .size (1..%d)\n", STATE_NAME_MAX);
 	fprintf(out, "guest-time = %" PRId64 "..%" PRId64 "\t; nanoseconds\n", INT64_MIN, INT64_MAX);
-	fputs("guest-physical = uint\t; an address in RAM\n", out);
+	fprintf(out, "u8 = 0..%u\nu16 = 0..%u\nu32 = 0..%" PRIu32 "\n", UINT8_MAX, UINT16_MAX, UINT32_MAX);
 }
 
 int state_generation_cddl(FILE *out, const struct state_generation *g,
