@@ -118,42 +118,28 @@ static int read_headers(struct snap_reader *r, struct headers *h, struct skep_er
 
 /* ---- Notes -------------------------------------------------------------- */
 
-struct note {
-	const char *name;
-	size_t name_len;	/* with its NUL */
-	uint32_t type;
-	const uint8_t *data;
-	size_t len;
-};
-
-/* The note at *at, which is moved to the next one. */
-static int next_note(const struct snap_reader *r, size_t *at, struct note *n,
-		     struct skep_error *e)
+int snap_next_note(const struct snap_reader *r, size_t *at, struct snap_note_view *n,
+		   struct skep_error *e)
 {
 	size_t left = r->notes_len - *at;
 	const uint8_t *p = r->notes + *at;
-	uint64_t need, data;
+	uint64_t name_len, need, data;
 
 	if (left < SNAP_NHDR)
 		return damaged(e, "has half a note at its end");
-	n->name_len = load32(p);
+	name_len = load32(p);
 	n->len = load32(p + 4);
 	n->type = load32(p + 8);
-	data = SNAP_NHDR + ALIGN_UP((uint64_t)n->name_len, 4);
+	data = SNAP_NHDR + ALIGN_UP(name_len, 4);
 	need = data + ALIGN_UP((uint64_t)n->len, 4);
 	if (need > left)
 		return damaged(e, "has a note that reaches beyond its end");
 	n->name = (const char *)p + SNAP_NHDR;
-	if (!n->name_len || n->name[n->name_len - 1])
-		return damaged(e, "has a note whose name does not end");
+	if (!name_len || strnlen(n->name, name_len) != name_len - 1)
+		return damaged(e, "has a note whose name is no string");
 	n->data = p + data;
 	*at += need;
 	return 0;
-}
-
-static bool is_named(const struct note *n, const char *name)
-{
-	return n->name_len == strlen(name) + 1 && !memcmp(n->name, name, n->name_len);
 }
 
 /* The end mark lies at the very end, and says what everything before it must sum up to. */
@@ -190,7 +176,7 @@ static int read_notes(struct snap_reader *r, const struct headers *h, struct ske
 	return snap_pread(r->fd, r->notes, r->notes_len, r->notes_offset, e);
 }
 
-static int add_record(struct snap_reader *r, const struct note *n, size_t *cap,
+static int add_record(struct snap_reader *r, const struct snap_note_view *n, size_t *cap,
 		      struct skep_error *e)
 {
 	if (r->nrecords == *cap) {
@@ -209,18 +195,18 @@ static int add_record(struct snap_reader *r, const struct note *n, size_t *cap,
 }
 
 /* Notes of others first, then the manifest, records, one table, the end mark. */
-static int walk_notes(struct snap_reader *r, struct note *table, struct skep_error *e)
+static int walk_notes(struct snap_reader *r, struct snap_note_view *table, struct skep_error *e)
 {
 	uint32_t stage = 0;	/* the type of ours that came last */
 	size_t at = 0, cap = 0;
-	struct note n;
+	struct snap_note_view n;
 	int err = 0;
 
 	while (!err && at < r->notes_len) {
-		err = next_note(r, &at, &n, e);
+		err = snap_next_note(r, &at, &n, e);
 		if (err < 0)
 			return err;
-		if (!is_named(&n, SNAP_NOTE_NAME)) {
+		if (strcmp(n.name, SNAP_NOTE_NAME)) {
 			if (stage)
 				return damaged(e, "has a note of another kind among its own");
 			continue;
@@ -249,7 +235,7 @@ static int walk_notes(struct snap_reader *r, struct note *table, struct skep_err
 }
 
 /* Tables are used where they lie: notes are 4-byte aligned in the file, and these want 8. */
-static void align_table(struct snap_reader *r, struct note *table)
+static void align_table(struct snap_reader *r, struct snap_note_view *table)
 {
 	size_t i;
 
@@ -313,7 +299,7 @@ static int check_manifest(struct snap_reader *r, struct skep_error *e)
 static int read_one(struct snap_reader *r, struct skep_error *e)
 {
 	uint8_t expected[SNAP_HEADERS_MAX];
-	struct note table = { 0 };
+	struct snap_note_view table = { 0 };
 	struct headers h;
 	int err;
 

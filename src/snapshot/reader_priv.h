@@ -15,6 +15,16 @@ int snap_open_file(const char *path, struct skep_error *e);
 /* Opens the parents of r. */
 int snap_open_chain(struct snap_reader *r, struct skep_error *e);
 
+struct snap_note_view {
+	const char *name;	/* one string */
+	uint32_t type;
+	const uint8_t *data;	/* in the reader's memory */
+	size_t len;
+};
+/* The note at *at of the note segment, which is moved to the next one. */
+int snap_next_note(const struct snap_reader *r, size_t *at, struct snap_note_view *n,
+		   struct skep_error *e);
+
 /* What the table note says, compared with regions, headers and file.  data is 8-byte aligned. */
 int snap_check_checksums(struct snap_reader *r, const uint8_t *data, size_t len,
 			 struct skep_error *e);

@@ -133,6 +133,12 @@ int snap_writer_note(struct snap_writer *w, enum snap_note type, const void *dat
 	return add_note(&w->skep, SNAP_NOTE_NAME, type, data, len, e);
 }
 
+int snap_writer_foreign(struct snap_writer *w, const char *name, uint32_t type, const void *data,
+			size_t len, struct skep_error *e)
+{
+	return add_note(&w->core, name, type, data, len, e);
+}
+
 int snap_writer_vmcoreinfo(struct snap_writer *w, const void *data, size_t len,
 			   struct skep_error *e)
 {

@@ -31,6 +31,9 @@ struct snap_writer {
 	struct snap_ram_batch *batch;
 };
 
+/* A note of others: before ours, in this order. */
+int snap_writer_foreign(struct snap_writer *w, const char *name, uint32_t type, const void *data,
+			size_t len, struct skep_error *e);
 int snap_writer_ram_init(struct snap_writer *w, const struct snap_layout *l);	/* -ENOMEM */
 void snap_writer_ram_finish(struct snap_writer *w);
 
