@@ -237,7 +237,7 @@ static struct snap_writer *make_writer(struct save *s, struct skep_error *e)
 {
 	const struct guest_memory *m = &s->vm->memory;
 	struct snap_layout l = {
-		.nregions = m->nram, .runs = s->o.delta || s->o.zstd_level,
+		.nregions = m->nram, .runs = s->o.delta || s->o.zstd_level, .whole = !s->o.delta,
 		.zstd_level = s->o.zstd_level,
 	};
 	unsigned i;
