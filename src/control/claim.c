@@ -98,7 +98,7 @@ static int make_socket(struct claim *c, const char *path, struct skep_error *e)
 	/* The mode of the socket's inode limits that of its name. */
 	if (c->listen < 0 || fchmod(c->listen, 0600) < 0 ||
 	    bind(c->listen, (const struct sockaddr *)&sa, sizeof(sa)) < 0 ||
-	    listen(c->listen, CONTROL_CLIENTS) < 0)
+	    listen(c->listen, CONTROL_BACKLOG) < 0)
 		return skep_fail(e, errno, "the control socket \"%s/%s\" cannot be made: %s", path, file,
 				 strerror(errno));
 	return 0;

@@ -78,6 +78,14 @@ static json_t *text_or_null(const char *s)
 	return s ? control_text(s) : json_null();
 }
 
+/* Only the virtual clock keeps the count up to date while a processor runs. */
+static json_t *insns_or_null(struct vm *vm)
+{
+	if (vm->clock.mode != CLOCK_MODE_VIRTUAL)
+		return json_null();
+	return json_integer((json_int_t)atomic_load(&vm->clock.insns));
+}
+
 static int64_t guest_ns(struct vm *vm)
 {
 	int64_t ns;
@@ -97,14 +105,14 @@ static int run_status(struct connection *n, json_t *args, json_t *id, json_t **r
 	struct config_node *root = vm->config ? config_root(vm->config) : NULL;
 	uint32_t reasons = pause_reasons(vm);
 
-	*ret = json_pack("{s:o,s:I,s:o,s:s,s:o,s:i,s:I,s:I,s:I,s:I,s:s,s:o,s:o,s:I,s:I,s:o,s:o,s:o}",
+	*ret = json_pack("{s:o,s:I,s:o,s:s,s:o,s:i,s:I,s:I,s:I,s:o,s:s,s:o,s:o,s:I,s:I,s:o,s:o,s:o}",
 		"name", control_text(vm->name), "pid", (json_int_t)getpid(),
 		"uuid", uuid_text(vm->uuid), "state", state_name(c, reasons),
 		"stopped_for", reasons_list(reasons), "cpus", (int)vm->ncpus,
 		"memory_bytes", (json_int_t)vm->memory.size,
 		"touched_bytes", (json_int_t)memory_touched(&vm->memory),
 		"guest_ns", (json_int_t)guest_ns(vm),
-		"insns", (json_int_t)atomic_load(&vm->clock.insns),
+		"insns", insns_or_null(vm),
 		"clock", vm->clock.mode == CLOCK_MODE_VIRTUAL ? "virtual" : "realtime",
 		"backend", text_or_null(vm->ncpus ? vm->vcpus[0]->ops->name : NULL),
 		"cpu_model", text_or_null(config_string(root, "cpu.model")),

@@ -16,6 +16,7 @@
 
 #define CONTROL_PROTOCOL	1
 #define CONTROL_CLIENTS		16
+#define CONTROL_BACKLOG		128
 #define CONTROL_LINE_MAX	(64 * 1024)	/* bytes of a request, newline included */
 #define CONTROL_OUT_PAUSE	(32 * 1024)	/* unread output from which requests wait */
 #define CONTROL_OUT_MAX		(512 * 1024)	/* unread output at which a client is dropped */

@@ -57,7 +57,8 @@ static void turn_away(struct connection *n, int err, const char *why)
 	connection_destroy(n);
 }
 
-static void accept_client(struct control *c)
+/* One client; false: nobody else waits. */
+static bool accept_client(struct control *c)
 {
 	int fd = accept4(c->claim.listen, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	struct connection *n;
@@ -66,11 +67,11 @@ static void accept_client(struct control *c)
 		/* It has left again, or descriptors are short, which another turn does not help. */
 		if (errno != EAGAIN && errno != ECONNABORTED && errno != EINTR)
 			c->accept_after = control_now() + ACCEPT_REST_NS;
-		return;
+		return false;
 	}
 	n = connection_create(c, fd);
 	if (!n)
-		return;
+		return true;
 	if (!may_control(fd)) {
 		turn_away(n, EPERM, "this machine belongs to another user");
 	} else if (c->nclients == CONTROL_CLIENTS) {
@@ -79,6 +80,7 @@ static void accept_client(struct control *c)
 		c->clients[c->nclients++] = n;
 		greet(n);
 	}
+	return true;
 }
 
 /* Frees those that are gone or have been stuck for too long. */
@@ -141,8 +143,8 @@ static void wait_for_something(struct control *c)
 		if (p[2 + i].revents)
 			connection_ready(c->clients[i], p[2 + i].revents);
 	sweep(c, control_now());
-	if (p[1].revents)
-		accept_client(c);
+	for (int i = 0; p[1].revents && i < CONTROL_CLIENTS && accept_client(c); i++)
+		;
 }
 
 static void tell_started(struct control *c)

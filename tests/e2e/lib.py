@@ -4,6 +4,7 @@ SKEP names another command than build/skep.  A test is a function that returns, 
 AssertionError (failed) or Skip (the host lacks something); run() calls them in turn and prints
 "ok NAME", "not ok NAME - why" or "skip NAME - why" for scripts/check.
 """
+import atexit
 import fcntl
 import os
 import re
@@ -35,7 +36,13 @@ def scratch():
     """A directory of this test's own, removed by run()."""
     if not hasattr(scratch, "path"):
         scratch.path = tempfile.mkdtemp(prefix="skep-e2e-")
+        # A machine's name is taken in its runtime directory only: tests run side by side.
+        os.environ["SKEP_RUNTIME_DIR"] = os.path.join(scratch.path, "run")
     return scratch.path
+
+
+scratch()
+atexit.register(shutil.rmtree, scratch.path, ignore_errors=True)
 
 
 def guest_locked(function):
@@ -89,9 +96,9 @@ def freestanding(name):
 class Machine:
     """A running `skep run`, its first serial port on our pipes."""
 
-    def __init__(self, *args, ram="512M", name="e2e", console=("-l", "com1,stdio")):
-        self.argv = [SKEP, "run", "-c", "1", "-m", ram, "-s", "0,hostbridge", "-s", "31,lpc",
-                     *console, *args, name]
+    def __init__(self, *args, ram="512M", name="e2e", console=("-l", "com1,stdio"), argv=None):
+        self.argv = argv or [SKEP, "run", "-c", "1", "-m", ram, "-s", "0,hostbridge", "-s", "31,lpc",
+                             *console, *args, name]
         self.text = b""          # all that was read
         self.at = 0              # how far expect() has looked
         self.errors = tempfile.TemporaryFile(dir=scratch())
