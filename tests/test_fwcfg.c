@@ -6,6 +6,7 @@
 
 #include "boot/fwcfg.h"
 #include "chipset/chipset.h"
+#include "fields.h"
 
 #define BLOCK	0x1000
 #define BUFFER	0x2000
@@ -245,28 +246,96 @@ static void odd_accesses(void **state)
 	}
 }
 
+static char *model_text(const struct state_record *r, const void *model)
+{
+	char *text = NULL;
+	size_t size;
+	FILE *out = open_memstream(&text, &size);
+
+	state_dump(out, "fwcfg", r, model);
+	fclose(out);
+	return text;
+}
+
+/* Exports, changes one field (text: a name of that element), and says whether that is refused. */
+static void refused(const char *path, uint64_t value, const char *text, const char *want)
+{
+	struct device *d = vm->devices;
+	const struct state_record *r = d->type->state;
+	void *model = calloc(1, r->model_size);
+	struct skep_error e = { .text = "" };
+
+	d->type->export(d, model);
+	if (text)
+		strcpy((char *)field_find(r, model, path).p, text);
+	else
+		assert_true(field_set(r, model, path, value));
+	assert_true(d->type->validate(d, model, &e) < 0);
+	if (!strstr(e.text, want))
+		fail_msg("%s = %#llx: %s", path, (unsigned long long)value, e.text);
+	state_free(r, model);
+	free(model);
+}
+
 static void state_round_trip(void **state)
 {
 	struct device *d = vm->devices;
-	uint8_t model[64] = { 0 }, again[64] = { 0 };
+	const struct state_record *r = d->type->state;
+	void *model = calloc(1, r->model_size), *again = calloc(1, r->model_size);
+	char *before, *after;
 	struct skep_error e;
+	uint32_t size;
 
-	assert_true(d->type->state->model_size <= sizeof(model));
+	/* The items are the state's, not this machine's: names, contents, and what was written. */
+	choose(find("etc/vmcoreinfo", &size));
+	assert_int_equal(dma_write(&vm->memory, BUFFER, "sixteen bytes...", 16), 0);
+	assert_int_equal(dma(WRITE, 16, BUFFER), 0);
 	choose(FWCFG_SIGNATURE);
 	get();
 	bus_write(&vm->ports, 0x514, 4, 0x01000000);
 	d->type->export(d, model);
+	assert_int_equal(state_check(r, d->name, model, NULL, &e), 0);
 	assert_int_equal(d->type->validate(d, model, &e), 0);
+	before = model_text(r, model);
+
 	d->type->reset(d);
+	assert_int_equal(fwcfg_set_file(f, "opt/test", "other", 3, false, &e), 0);
+	assert_int_equal(fwcfg_set_file(f, "opt/new", "new", 3, false, &e), 0);
+	assert_int_equal(fwcfg_set_item(f, FWCFG_KERNEL_SIZE, "1234", 4, &e), 0);
 	d->type->commit(d, model);
 	d->type->export(d, again);
-	assert_memory_equal(model, again, sizeof(model));
+	after = model_text(r, again);
+	assert_string_equal(before, after);
 	assert_int_equal(get(), 'E');
-	memset(model, 0xfe, sizeof(model));
-	assert_true(d->type->validate(d, model, &e) < 0);
-	memset(model, 0, sizeof(model));
-	model[4] = 5;		/* offset past "QEMU" */
-	assert_true(d->type->validate(d, model, &e) < 0);
+	assert_int_equal(find("opt/new", &size), 0);
+	choose(find("opt/test", &size));
+	assert_int_equal(size, 5);
+	assert_int_equal(get(), 'h');
+	free(before);
+	free(after);
+	state_free(r, model);
+	state_free(r, again);
+	free(model);
+	free(again);
+}
+
+static void bad_states(void **state)
+{
+	refused("key", 0x80, NULL, "key 0x80");
+	refused("offset", 5, NULL, "offset 5");
+	refused("items[0].key", 0x19, NULL, "items[0].key 0x19");
+	refused("items[0].key", 0x80, NULL, "items[0].key 0x80");
+	refused("items[1].key", 0, NULL, "items[1].key 0");
+	refused("items[0].name", 0, "opt/x", "items[0].name 'opt/x'");
+	refused("items[0].writable", 1, NULL, "items[0].name");
+	refused("items[8].name", 0, "", "items[8].name ''");
+	refused("items[8].name", 0, "etc/e820", "is there twice");
+	refused("items[8].key", 0x1f, NULL, "items[8].name");
+	refused("items[9].key", 0x7f, NULL, "leaves a file out");
+	refused("items[10].writable", 0, NULL, "no etc/vmcoreinfo");
+	/* The directory follows from the files. */
+	choose(FWCFG_FILE_DIR);
+	refused("offset", 4 + 4 * 64 + 1, NULL, "offset 261");
 }
 
 static struct config *configured(const char *const *keys)
@@ -324,7 +393,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(numbers), T(unknown_items_read_as_zero), T(files), T(too_many_files),
 		T(dma_signature), T(dma_reads), T(dma_out_of_bounds), T(dma_writes),
-		T(odd_accesses), T(state_round_trip), T(user_files),
+		T(odd_accesses), T(state_round_trip), T(bad_states), T(user_files),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

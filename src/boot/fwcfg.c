@@ -27,7 +27,8 @@
 #define DIR_ENTRY	64
 #define VMCOREINFO	"etc/vmcoreinfo"
 #define VMCOREINFO_SIZE	16
-#define USER_FILE_MAX	(64 * MiB)
+#define ITEM_MAX	(64 * MiB)	/* bytes of one item, and of all of them */
+#define TOTAL_MAX	(256 * MiB)
 
 struct item {
 	uint8_t *data;
@@ -45,14 +46,32 @@ struct fwcfg {
 	uint32_t dma_high;
 };
 
+struct item_model {
+	uint16_t key;
+	char name[FWCFG_NAME_MAX + 1];	/* of a file, else empty */
+	uint8_t writable;
+	struct state_blob data;
+};
+
+/* Every item by content, by rising key, but the directory: it follows from the others. */
 struct fwcfg_model {
 	uint16_t key;
 	uint32_t offset;
 	uint32_t dma_high;
-	uint8_t vmcoreinfo[VMCOREINFO_SIZE];
+	struct state_list items;
+	bool failed;			/* export had no memory; in no snapshot */
 };
 
 /* Items. */
+
+static size_t total_size(const struct fwcfg *f)
+{
+	size_t total = 0;
+
+	for (unsigned i = 0; i < KEYS; i++)
+		total += f->item[i].len;
+	return total;
+}
 
 int fwcfg_set_item(struct fwcfg *f, uint16_t key, const void *data, size_t len,
 		   struct skep_error *e)
@@ -60,8 +79,11 @@ int fwcfg_set_item(struct fwcfg *f, uint16_t key, const void *data, size_t len,
 	struct item *it;
 	uint8_t *copy;
 
-	if (key >= KEYS || len > UINT32_MAX)
+	if (key >= KEYS || len > ITEM_MAX)
 		return skep_fail(e, EINVAL, "fwcfg: item %#x of %zu bytes cannot be", key, len);
+	if (total_size(f) - f->item[key].len + len > TOTAL_MAX)
+		return skep_fail(e, EFBIG, "fwcfg: all items together are larger than %llu MiB",
+				 TOTAL_MAX / MiB);
 	copy = malloc(len ? len : 1);
 	if (!copy)
 		return skep_fail(e, ENOMEM, "fwcfg: no memory left");
@@ -304,14 +326,14 @@ static const uint8_t vmcoreinfo_initial[VMCOREINFO_SIZE] = { 1 };
 static int read_user_file(struct config_node *n, struct boot_file *file, uint8_t **data,
 			  struct skep_error *e)
 {
-	int r = boot_file_open(file, config_path(n), config_string(n, "file"), USER_FILE_MAX, e);
+	int r = boot_file_open(file, config_path(n), config_string(n, "file"), ITEM_MAX, e);
 
 	if (r)
 		return r;
-	if (file->size > USER_FILE_MAX)
+	if (file->size > ITEM_MAX)
 		return skep_fail(e, EFBIG, "%s.file: '%s' is larger than %llu MiB, the most that a "
 				 "fw_cfg file may have", config_path(n), file->path,
-				 USER_FILE_MAX / MiB);
+				 ITEM_MAX / MiB);
 	*data = malloc(file->size ? file->size : 1);
 	if (!*data)
 		return skep_fail(e, ENOMEM, "%s.file: no memory left", config_path(n));
@@ -379,61 +401,193 @@ static void fwcfg_finish(struct device *d)
 	free_items(f);
 }
 
-static uint8_t *vmcoreinfo(const struct fwcfg *f)
-{
-	return f->item[find_file(f, VMCOREINFO)].data;
-}
-
 static void fwcfg_reset(struct device *d)
 {
 	struct fwcfg *f = container_of(d, struct fwcfg, dev);
+	int key = find_file(f, VMCOREINFO);
 
 	f->key = 0;
 	f->offset = 0;
 	f->dma_high = 0;
-	memcpy(vmcoreinfo(f), vmcoreinfo_initial, VMCOREINFO_SIZE);
+	/* It is there unless memory ran out, and then the machine ends. */
+	if (key >= 0)
+		memcpy(f->item[key].data, vmcoreinfo_initial, VMCOREINFO_SIZE);
+}
+
+/* ---- State ----------------------------------------------------------- */
+
+static bool carried(const struct fwcfg *f, unsigned key)
+{
+	return f->item[key].data && key != FWCFG_FILE_DIR;
+}
+
+static bool export_item(const struct item *it, struct item_model *m)
+{
+	strcpy(m->name, it->name);
+	m->writable = it->writable;
+	if (!it->len)
+		return true;
+	m->data.data = malloc(it->len);
+	if (!m->data.data)
+		return false;
+	memcpy(m->data.data, it->data, it->len);
+	m->data.len = (uint32_t)it->len;
+	return true;
 }
 
 static void fwcfg_export(const struct device *d, void *model)
 {
 	const struct fwcfg *f = container_of(d, const struct fwcfg, dev);
 	struct fwcfg_model *m = model;
+	struct item_model *to;
+	unsigned n = 0;
 
 	m->key = f->key;
 	m->offset = f->offset;
 	m->dma_high = f->dma_high;
-	memcpy(m->vmcoreinfo, vmcoreinfo(f), VMCOREINFO_SIZE);
+	for (unsigned key = 0; key < KEYS; key++)
+		n += carried(f, key);
+	m->items.items = to = calloc(n, sizeof(*to));
+	m->items.count = to ? n : 0;
+	m->failed = !to;
+	for (unsigned key = 0; key < KEYS && !m->failed; key++) {
+		if (!carried(f, key))
+			continue;
+		to->key = (uint16_t)key;
+		m->failed = !export_item(&f->item[key], to++);
+	}
+}
+
+static int validate_item(const struct device *d, const struct fwcfg_model *m, uint32_t i,
+			 struct skep_error *e)
+{
+	const struct item_model *it = (const struct item_model *)m->items.items + i;
+	bool file = it->key >= FWCFG_FILE_FIRST;
+
+	if (it->key >= KEYS || it->key == FWCFG_FILE_DIR)
+		return skep_fail(e, EINVAL, "%s: items[%u].key %#x is no item", d->name, i, it->key);
+	if (i && it->key <= it[-1].key)
+		return skep_fail(e, EINVAL, "%s: items[%u].key %#x is not above the one before", d->name,
+				 i, it->key);
+	if (file && it->key > FWCFG_FILE_FIRST && (!i || it[-1].key != it->key - 1))
+		return skep_fail(e, EINVAL, "%s: items[%u].key %#x leaves a file out", d->name, i,
+				 it->key);
+	if (file != !!*it->name || (it->writable && !file))
+		return skep_fail(e, EINVAL, "%s: items[%u].name '%s' does not fit key %#x", d->name, i,
+				 it->name, it->key);
+	for (uint32_t k = 0; file && k < i; k++)
+		if (!strcmp(it->name, it[-1 - (int64_t)k].name))
+			return skep_fail(e, EINVAL, "%s: items[%u].name '%s' is there twice", d->name, i,
+					 it->name);
+	return 0;
+}
+
+static int validate_items(const struct device *d, const struct fwcfg_model *m,
+			  struct skep_error *e)
+{
+	const struct item_model *it = m->items.items;
+	bool vmcoreinfo_there = false;
+	uint64_t total = 4 + FWCFG_FILE_SLOTS * DIR_ENTRY;
+
+	for (uint32_t i = 0; i < m->items.count; i++) {
+		if (validate_item(d, m, i, e) < 0)
+			return -EINVAL;
+		total += it[i].data.len;
+		vmcoreinfo_there |= !strcmp(it[i].name, VMCOREINFO) && it[i].writable &&
+				    it[i].data.len == VMCOREINFO_SIZE;
+	}
+	if (total > TOTAL_MAX)
+		return skep_fail(e, EINVAL, "%s: items hold %llu bytes, more than %llu MiB", d->name,
+				 (unsigned long long)total, TOTAL_MAX / MiB);
+	if (!vmcoreinfo_there)
+		return skep_fail(e, EINVAL, "%s: items have no " VMCOREINFO " of %d bytes", d->name,
+				 VMCOREINFO_SIZE);
+	return 0;
+}
+
+/* Bytes of the selected item, as it will be. */
+static uint32_t model_item_size(const struct fwcfg_model *m, uint16_t key)
+{
+	const struct item_model *it = m->items.items;
+	uint32_t files = 0;
+
+	for (uint32_t i = 0; i < m->items.count; i++) {
+		if (it[i].key == key)
+			return it[i].data.len;
+		files += it[i].key >= FWCFG_FILE_FIRST;
+	}
+	return key == FWCFG_FILE_DIR ? 4 + files * DIR_ENTRY : 0;
 }
 
 static int fwcfg_validate(const struct device *d, const void *model, struct skep_error *e)
 {
-	const struct fwcfg *f = container_of(d, const struct fwcfg, dev);
 	const struct fwcfg_model *m = model;
 
+	if (m->failed)
+		return skep_fail(e, ENOMEM, "%s: no memory for a copy of its items", d->name);
+	if (validate_items(d, m, e) < 0)
+		return -EINVAL;
 	if (m->key >= KEYS && m->key != KEY_INVALID)
 		return skep_fail(e, EINVAL, "%s: key %#x is no item", d->name, m->key);
-	if (m->offset > (m->key < KEYS ? f->item[m->key].len : 0))
+	if (m->offset > model_item_size(m, m->key))
 		return skep_fail(e, EINVAL, "%s: offset %u lies outside item %#x", d->name, m->offset,
 				 m->key);
 	return 0;
+}
+
+static int commit_items(struct fwcfg *f, const struct fwcfg_model *m, struct skep_error *e)
+{
+	const struct item_model *from = m->items.items;
+
+	free_items(f);
+	memset(f->item, 0, sizeof(f->item));
+	f->nfiles = 0;
+	for (uint32_t i = 0; i < m->items.count; i++) {
+		struct item *it = &f->item[from[i].key];
+
+		if (fwcfg_set_item(f, from[i].key, from[i].data.data, from[i].data.len, e) < 0)
+			return -ENOMEM;
+		memcpy(it->name, from[i].name, sizeof(it->name));
+		it->writable = from[i].writable;
+		f->nfiles += from[i].key >= FWCFG_FILE_FIRST;
+	}
+	return build_directory(f, e);
 }
 
 static void fwcfg_commit(struct device *d, const void *model)
 {
 	struct fwcfg *f = container_of(d, struct fwcfg, dev);
 	const struct fwcfg_model *m = model;
+	struct skep_error e = { .text = "" };
 
+	/* Only memory can be missing: the machine ends before it runs. */
+	if (commit_items(f, m, &e) < 0)
+		vm_request_error(d->vm, "%s", e.text);
 	f->key = m->key;
 	f->offset = m->offset;
 	f->dma_high = m->dma_high;
-	memcpy(vmcoreinfo(f), m->vmcoreinfo, VMCOREINFO_SIZE);
 }
+
+static const struct state_field item_fields[] = {
+	STATE_U16(struct item_model, key),
+	STATE_TEXT(struct item_model, name),
+	STATE_BOOL(struct item_model, writable),
+	STATE_BLOB(struct item_model, data, .max = ITEM_MAX),
+};
+
+static const struct state_record item_record = {
+	.kind = "fwcfg-item",
+	.version = 1,
+	.model_size = sizeof(struct item_model),
+	.fields = item_fields,
+	.nfields = ARRAY_SIZE(item_fields),
+};
 
 static const struct state_field fwcfg_fields[] = {
 	STATE_U16(struct fwcfg_model, key),
 	STATE_U32(struct fwcfg_model, offset),
 	STATE_U32(struct fwcfg_model, dma_high),
-	STATE_BYTES(struct fwcfg_model, vmcoreinfo),
+	STATE_LIST(struct fwcfg_model, items, &item_record, .max = KEYS),
 };
 
 const struct state_record fwcfg_record = {

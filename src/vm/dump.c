@@ -6,21 +6,20 @@
 #include <xxhash.h>
 
 #include "state/state.h"
+#include "vm/machine.h"
+#include "vm/machine_record.h"
 #include "vm/vm.h"
 
 static void dump_machine(struct vm *vm, FILE *out)
 {
-	unsigned i;
+	struct machine_model m = { 0 };
+	struct skep_error e = { .text = "" };
 
-	fprintf(out, "clock.ns = %" PRId64 "\n", clock_now(&vm->clock));
-	fprintf(out, "clock.wall_base = %" PRId64 "\n", vm->clock.wall_base);
-	fprintf(out, "clock.tsc_khz = %" PRIu32 "\n", vm->clock.tsc_khz);
-	if (vm->clock.mode == CLOCK_MODE_VIRTUAL) {
-		fprintf(out, "clock.insns = %" PRIu64 "\n", atomic_load(&vm->clock.insns));
-		fprintf(out, "clock.insn_ps = %" PRIu32 "\n", vm->clock.insn_ps);
-	}
-	for (i = 0; vm->seeded && i < ARRAY_SIZE(vm->entropy_state); i++)
-		fprintf(out, "entropy[%u] = %#" PRIx64 "\n", i, vm->entropy_state[i]);
+	if (machine_model_export(vm, &m, &e) < 0)
+		fprintf(out, "machine = %s\n", e.text);
+	else
+		state_dump(out, "machine", &machine_record, &m);
+	state_free(&machine_record, &m);
 }
 
 static void dump_cpus(struct vm *vm, FILE *out)
@@ -57,6 +56,7 @@ static void dump_devices(struct vm *vm, FILE *out)
 		}
 		d->type->export(d, model);
 		state_dump(out, d->name, r, model);
+		state_free(r, model);
 		free(model);
 	}
 }

@@ -150,6 +150,9 @@ static int export_part(struct vm *vm, struct machine_part *p, struct skep_error 
 	return 0;
 }
 
+static int validate_all(struct vm *vm, const struct machine_state *ms, struct skep_error *e);
+
+/* What could not be restored is better refused now. */
 struct machine_state *machine_state_export(struct vm *vm, struct skep_error *e)
 {
 	struct machine_state *ms = machine_state_blank(vm, e);
@@ -161,6 +164,8 @@ struct machine_state *machine_state_export(struct vm *vm, struct skep_error *e)
 		err = export_part(vm, &ms->parts[i], e);
 		ms->parts[i].filled = !err;
 	}
+	if (ms && !err)
+		err = validate_all(vm, ms, e);
 	device_unlock(vm);
 	if (err) {
 		machine_state_free(ms);
@@ -225,17 +230,26 @@ static int check_lapic(const struct machine_part *lapic, const struct machine_st
 	return 0;
 }
 
-int machine_state_validate(struct vm *vm, const struct machine_state *ms, struct skep_error *e)
+/* Device lock. */
+static int validate_all(struct vm *vm, const struct machine_state *ms, struct skep_error *e)
 {
 	int err = 0;
 	size_t i;
 
-	device_lock(vm);
 	for (i = 0; i < ms->nparts && !err; i++)
 		err = validate_part(vm, &ms->parts[i], e);
 	for (i = 0; i < ms->nparts && !err; i++)
 		if (ms->parts[i].record == &lapic_record)
 			err = check_lapic(&ms->parts[i], ms, e);
+	return err;
+}
+
+int machine_state_validate(struct vm *vm, const struct machine_state *ms, struct skep_error *e)
+{
+	int err;
+
+	device_lock(vm);
+	err = validate_all(vm, ms, e);
 	device_unlock(vm);
 	return err;
 }

@@ -45,7 +45,7 @@ void machine_state_free(struct machine_state *ms);	/* NULL is fine */
 /*
  * The "machine" record (vm/machine_record.h): what belongs to no chip.  Guest time, the wall
  * clock's base, the count of instructions, entropy, the last point visited and host input that
- * waits, uuid, name.
+ * waits, uuid.
  */
 extern const struct state_record machine_record;
 struct machine_model;

@@ -17,7 +17,6 @@ static const struct state_record input_record = {
 };
 
 static const struct state_field fields[] = {
-	STATE_TEXT(struct machine_model, name, .host = true),
 	STATE_BYTES(struct machine_model, uuid),
 	STATE_BOOL(struct machine_model, virtual_clock),
 	STATE_TIME(struct machine_model, guest_ns, .max = CLOCK_END),
@@ -51,7 +50,6 @@ int machine_model_export(struct vm *vm, struct machine_model *m, struct skep_err
 {
 	const struct guest_clock *c = &vm->clock;
 
-	snprintf(m->name, sizeof(m->name), "%s", vm->name);
 	memcpy(m->uuid, vm->uuid, sizeof(m->uuid));
 	m->virtual_clock = c->mode == CLOCK_MODE_VIRTUAL;
 	m->guest_ns = clock_now(c);

@@ -1,4 +1,7 @@
-/* The "machine" record: what belongs to no chip.  For machine.c, the dump and tests. */
+/*
+ * The "machine" record: what belongs to no chip.  For machine.c, the dump and tests.  The machine's
+ * name is not here: it is the configuration's, and may be another after a restore.
+ */
 #ifndef SKEP_VM_MACHINE_RECORD_H
 #define SKEP_VM_MACHINE_RECORD_H
 
@@ -15,7 +18,6 @@ struct machine_input {
 };
 
 struct machine_model {
-	char name[64];			/* the configuration's say: not committed */
 	uint8_t uuid[16];
 	bool virtual_clock;
 	int64_t guest_ns;

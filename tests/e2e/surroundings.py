@@ -45,7 +45,7 @@ def closed_standard_input_and_error():
                        stdout=subprocess.PIPE, preexec_fn=close, timeout=20)
     assert p.returncode == 2, p
     with open(state, "rb") as f:
-        assert f.read(9) == b"clock.ns ", "the console or an error got into the state's file"
+        assert f.read(8) == b"machine.", "the console or an error got into the state's file"
 
 
 def stuck_reader_of_console_and_errors():
