@@ -454,25 +454,29 @@ void char_resume(struct char_backend *b)
 	kick(b);
 }
 
-static void export_queue(const struct char_queue *q, struct state_blob *blob)
+static int export_queue(const struct char_queue *q, struct state_blob *blob)
 {
 	const uint8_t *data;
 	size_t first;
 
-	blob->len = (uint32_t)q->len;
-	blob->data = q->len ? malloc(q->len) : NULL;
+	if (!q->len)
+		return 0;
+	blob->data = malloc(q->len);
 	if (!blob->data)
-		return;
+		return -ENOMEM;
+	blob->len = (uint32_t)q->len;
 	first = char_queue_peek(q, &data);
 	memcpy(blob->data, data, first);
 	memcpy(blob->data + first, q->data, q->len - first);
+	return 0;
 }
 
-void char_export(const struct char_backend *b, struct state_blob *unsent,
-		 struct state_blob *unread)
+int char_export(const struct char_backend *b, struct state_blob *unsent,
+		struct state_blob *unread)
 {
-	export_queue(&b->out, unsent);
-	export_queue(&b->in, unread);
+	int err = export_queue(&b->out, unsent);
+
+	return err < 0 ? err : export_queue(&b->in, unread);
 }
 
 static void import_queue(struct char_backend *b, struct char_queue *q,

@@ -79,11 +79,11 @@ void char_quiesce(struct char_backend *b);
 /* It goes on (soon, on the vm thread). */
 void char_resume(struct char_backend *b);
 /*
- * What waits to go out and what the device has not taken yet.  Without memory a blob has a
- * length and no data, which state_check refuses.  The blobs are empty before.
+ * What waits to go out and what the device has not taken yet, into blobs that are empty before.
+ * -ENOMEM: not all is there.
  */
-void char_export(const struct char_backend *b, struct state_blob *unsent,
-		 struct state_blob *unread);
+int char_export(const struct char_backend *b, struct state_blob *unsent,
+		struct state_blob *unread);
 /* Replaces both; the machine stands.  Without a peer and the hope of one nothing goes out. */
 void char_import(struct char_backend *b, const struct state_blob *unsent,
 		 const struct state_blob *unread);

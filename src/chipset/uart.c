@@ -35,6 +35,7 @@ struct uart_model {
 	uint8_t line_break;		/* a break stands at the end of the line */
 	/* What the host's side holds, by content; the live device's lies with its peer. */
 	struct state_blob unsent, unread;
+	bool failed;			/* not in the record: there was no memory for them */
 };
 
 struct uart {
@@ -232,6 +233,8 @@ static void write_thr(struct uart *u, uint8_t c)
 		update_irq(u);
 		return;
 	}
+	if (m->tx_count == depth(u))
+		transmit(u);	/* a restored one may have another peer, or none */
 	while (m->tx_count == depth(u) && go_on) {
 		go_on = char_wait(u->peer);
 		transmit(u);
@@ -599,8 +602,7 @@ static void uart_export(const struct device *d, void *model)
 	memset(m->rx_errors + m->rx_count, 0, UART_FIFO - m->rx_count);
 	memset(m->tx + m->tx_count, 0, UART_FIFO - m->tx_count);
 	memset(m->line + m->line_count, 0, LINE_SIZE - m->line_count);
-	if (u->peer)
-		char_export(u->peer, &m->unsent, &m->unread);
+	m->failed = u->peer && char_export(u->peer, &m->unsent, &m->unread) < 0;
 }
 
 /* With FIFOs, characters wait for the timeout, or it has come. */
@@ -625,6 +627,8 @@ static int uart_validate(const struct device *d, const void *model, struct skep_
 	unsigned max = m->fcr & FCR_ENABLE ? UART_FIFO : 1;
 	bool room;
 
+	if (m->failed)
+		return skep_fail(e, ENOMEM, "%s: no memory for a copy of what waits for the host", d->name);
 	if (m->rx_count > max || m->tx_count > max)
 		return skep_fail(e, EINVAL, "%s: %u received and %u unsent characters with room "
 				 "for %u", d->name, m->rx_count, m->tx_count, max);

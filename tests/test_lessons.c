@@ -1,0 +1,2 @@
+#include "board.h"
+int main(void) { return 0; }
