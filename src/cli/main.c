@@ -38,6 +38,7 @@ static const struct command commands[] = {
 	{ "stop", cli_stop, "press a machine's power button, reset or end it" },
 	{ "ctl", cli_ctl, "send a command of the control protocol" },
 	{ "demo", cli_demo, "start the guest that is built in" },
+	{ "diff", cli_diff, "tell how two snapshots differ" },
 	{ "profile", cli_profile, "generations of snapshots: list, show, check" },
 	{ "help", run_help, "explain a topic: keys, devices, run" },
 	{ "version", run_version, "print the version" },
