@@ -24,8 +24,7 @@ struct slot {
 
 static struct slot slots[SLOTS];
 static pthread_mutex_t slots_lock = PTHREAD_MUTEX_INITIALIZER;	/* who changes them */
-static bool installed;						/* slots_lock */
-static struct sigaction before;		/* set before the handler can run */
+static struct sigaction before;		/* set before our handler is */
 
 static bool find(uintptr_t at, uint64_t *gpa, struct sigbus_sink **sink)
 {
@@ -81,25 +80,24 @@ static void handle(int sig, siginfo_t *info, void *context)
 		return;
 	}
 	atomic_compare_exchange_strong(&sink->where, &none, (gpa & ~(PAGE - 1)) | 1);
-	/* A full counter has told already. */
-	if (sink->eventfd >= 0 && write(sink->eventfd, &one, sizeof(one)) < 0)
-		errno = saved;
+	if (sink->eventfd >= 0 && write(sink->eventfd, &one, sizeof(one)) < 0) {
+		/* The counter is full: it has told already. */
+	}
 	errno = saved;
 }
 
-/* slots_lock */
+/* Also where somebody has taken the signal since the last time. slots_lock. */
 static int install(void)
 {
-	struct sigaction ours = { .sa_sigaction = handle, .sa_flags = SA_SIGINFO | SA_ONSTACK };
+	struct sigaction ours = { .sa_sigaction = handle, .sa_flags = SA_SIGINFO | SA_ONSTACK }, now;
 
-	if (installed)
-		return 0;
 	sigemptyset(&ours.sa_mask);
-	/* First only asked for: the handler must find it in place. */
-	if (sigaction(SIGBUS, NULL, &before) < 0 || sigaction(SIGBUS, &ours, NULL) < 0)
+	if (sigaction(SIGBUS, NULL, &now) < 0)
 		return -errno;
-	installed = true;
-	return 0;
+	if (now.sa_flags & SA_SIGINFO && now.sa_sigaction == handle)
+		return 0;
+	before = now;
+	return sigaction(SIGBUS, &ours, NULL) < 0 ? -errno : 0;
 }
 
 static void change(struct slot *s, uintptr_t from, uintptr_t to, uint64_t gpa,
