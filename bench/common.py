@@ -62,13 +62,13 @@ class Table:
     def print(self):
         def cell(v):
             return "-" if v is None else f"{v:.4g}" if isinstance(v, float) else str(v)
-        print(f"{'':28}{'skep':>10}{'peer':>10}{'skep/peer':>12}  {'limit':<16}unit")
+        print(f"{'':24}{'skep':>10}{'peer':>10}{'skep/peer':>12}  {'limit':<18}unit")
         for r in self.rows:
             limit = ""
             if "limit" in r:
                 limit = r["limit"] + {True: " ok", False: " NO", None: " ?"}[r["met"]]
-            print(f"{r['name']:28}{cell(r['skep']):>10}{cell(r['peer']):>10}"
-                  f"{cell(r['ratio']):>12}  {limit:<16}{r['unit']}")
+            print(f"{r['name']:24}{cell(r['skep']):>10}{cell(r['peer']):>10}"
+                  f"{cell(r['ratio']):>12}  {limit:<18}{r['unit']}")
 
     def write(self, path):
         with open(path, "w") as f:

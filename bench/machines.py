@@ -361,15 +361,21 @@ class Qemu(Machine):
                                                        "downtime-limit": 2000000})
         return self.qmp
 
-    def save(self, path, stopped=True):
-        """Returns (begin, end).  stopped: as skep's save without --live, the guest stands still."""
+    def save(self, path, stopped=True, way="fd"):
+        """
+        Returns (begin, end).  stopped: as skep's save without --live, the guest stands still.
+        way: "fd", the file itself as the channel; "exec", through a pipe and cat.
+        """
         qmp = self.monitor()
         if stopped:
             qmp.call("stop")
         begin = time.monotonic()
-        with open(path, "wb") as f:
-            qmp.call("getfd", fd=f.fileno(), fdname="file")
-            qmp.call("migrate", uri="fd:file")
+        if way == "exec":
+            qmp.call("migrate", uri=f"exec:cat > {path}")
+        else:
+            with open(path, "wb") as f:
+                qmp.call("getfd", fd=f.fileno(), fdname="file")
+                qmp.call("migrate", uri="fd:file")
         qmp.migrated()
         end = time.monotonic()
         while stopped and qmp.call("query-status")["status"] != "postmigrate":

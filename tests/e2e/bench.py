@@ -116,6 +116,25 @@ def qemu_comes_back():
                 raise AssertionError("another sum was taken for the same")
 
 
+def every_row_has_its_figures():
+    """All parts, with little RAM: what is promised of the figures is not looked at here."""
+    need_qemu()
+    with small() as s:
+        for s.part in snapshot.PARTS:
+            getattr(s, s.part)()
+        files = os.listdir(s.files)
+    s.table.print()
+    assert not s.failed, s.failed
+    rows = {r["name"]: r for r in s.table.rows}
+    assert len(rows) == len(s.table.rows), "two rows of one name"
+    for name, r in rows.items():
+        assert r["skep"] is not None and r["skep"] > 0, r
+        assert ("/" not in name) or r["peer"], r
+    for name in ("save-small", "idle-small", "restore-tick-small", "restore-set-small"):
+        assert rows[name]["ratio"], rows[name]
+    assert not [f for f in files if f.endswith(".snap") or f == "qemu"], files
+
+
 def a_machine_that_fails_says_why():
     with small() as s:
         try:
@@ -165,6 +184,6 @@ def unknown_rows_are_refused():
 
 
 lib.run(table_says_what_holds, bare_write_copies_a_sparse_file, guest_does_what_it_is_told,
-        ticks_show_a_pause, qemu_comes_back, a_machine_that_fails_says_why,
-        room_is_looked_for_first, nothing_is_left_behind, a_part_that_fails_is_told,
-        unknown_rows_are_refused)
+        ticks_show_a_pause, qemu_comes_back, every_row_has_its_figures,
+        a_machine_that_fails_says_why, room_is_looked_for_first, nothing_is_left_behind,
+        a_part_that_fails_is_told, unknown_rows_are_refused)
