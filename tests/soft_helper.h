@@ -109,7 +109,7 @@ static void protected_mode(unsigned cpl)
 }
 
 /* Runs a handler; the vector it raises, or -1. */
-static int run_op(op_fn *fn, struct soft_op op)
+static inline int run_op(op_fn *fn, struct soft_op op)
 {
 	sigjmp_buf jmp;
 	volatile int raised = -1;

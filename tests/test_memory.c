@@ -255,6 +255,82 @@ static void touched_is_counted(void **state)
 	assert_true(memory_touched(m) < TEST_RAM);
 }
 
+struct extents {
+	unsigned n;
+	uint64_t gpa[8], len[8];
+};
+
+static void note_extent(void *opaque, uint64_t gpa, const uint8_t *host, uint64_t len)
+{
+	struct extents *x = opaque;
+
+	assert_true(x->n < ARRAY_SIZE(x->gpa));
+	assert_ptr_equal(memory_page(m, gpa).read, host);
+	x->gpa[x->n] = gpa;
+	x->len[x->n++] = len;
+}
+
+/* Whoever writes calls memory_will_write; once that was so, the pages are told for good. */
+static void written_pages(void **state)
+{
+	static const uint64_t want[][2] = {
+		{ 0x0, 0x1000 }, { 0x7000, 0x2000 }, { 0x20000, 0x11000 }, { TEST_RAM - 4096, 4096 },
+	};
+	_Atomic uint8_t *flags = memory_page(m, 0x7000).flags;
+	struct extents x = { 0 };
+	unsigned i;
+
+	assert_int_equal(memory_will_write(m, flags), 0);
+	assert_int_equal(*flags, PAGE_DIRTY | PAGE_TOUCHED);
+	assert_int_equal(memory_will_write(m, flags), PAGE_DIRTY | PAGE_TOUCHED);
+	atomic_fetch_or(flags, PAGE_CODE | PAGE_TABLE);
+	assert_int_equal(memory_will_write(m, flags), *flags);
+	memory_clear_dirty(m);
+	assert_int_equal(memory_will_write(m, flags), PAGE_TOUCHED | PAGE_CODE | PAGE_TABLE);
+	atomic_fetch_and(flags, (uint8_t)~(PAGE_CODE | PAGE_TABLE));
+	memory_will_write(m, memory_page(m, 0).flags);
+	memory_will_write(m, memory_page(m, 0x8000).flags);
+	memory_will_write(m, memory_page(m, TEST_RAM - 1).flags);
+	assert_int_equal(dma_zero(m, 0x20fff, 0x10000), 0);
+	memory_each_extent(m, note_extent, &x);
+	assert_int_equal(x.n, ARRAY_SIZE(want));
+	for (i = 0; i < x.n; i++) {
+		assert_int_equal(x.gpa[i], want[i][0]);
+		assert_int_equal(x.len[i], want[i][1]);
+	}
+	assert_int_equal(memory_touched(m), 21 * 4096);
+	memory_clear_dirty(m);
+	assert_int_equal(memory_touched(m), 21 * 4096);
+}
+
+static void anonymous_memory(void **state)
+{
+	struct guest_memory a;
+	struct skep_error e;
+	uint64_t v = 0x1122334455667788, got = 0;
+	FILE *f = tmpfile();
+
+	assert_int_equal(memory_init(&a, vm, 4 * MiB, true, &e), 0);
+	assert_int_equal(a.memfd, -1);
+	assert_int_equal(dma_read(&a, 0x200000, &got, 8), 0);
+	assert_true(got == 0);
+	assert_int_equal(dma_write(&a, 0x200000, &v, 8), 0);
+	assert_int_equal(dma_read(&a, 0x200000, &got, 8), 0);
+	assert_true(got == v);
+	assert_non_null(f);
+	assert_int_equal(fwrite(&v, 1, 8, f), 8);
+	fflush(f);
+	assert_int_equal(memory_load_file(&a, 0x300ffc, fileno(f), 0, 8), 0);
+	assert_int_equal(dma_read(&a, 0x300ffc, &got, 8), 0);
+	assert_true(got == v);
+	assert_int_equal(memory_touched(&a), 3 * 4096);
+	assert_int_equal(memory_discard(&a, 0x200000, 0x2000), 0);
+	assert_int_equal(dma_read(&a, 0x200000, &got, 8), 0);
+	assert_true(got == 0);
+	fclose(f);
+	memory_finish(&a);
+}
+
 static void files_are_loaded(void **state)
 {
 	uint8_t want[10000], got[10000];
@@ -292,6 +368,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(code_is_invalidated, setup, teardown),
 		cmocka_unit_test_setup_teardown(pam_and_rom, setup, teardown),
 		cmocka_unit_test_setup_teardown(touched_is_counted, setup, teardown),
+		cmocka_unit_test_setup_teardown(written_pages, setup, teardown),
+		cmocka_unit_test_setup_teardown(anonymous_memory, setup, teardown),
 		cmocka_unit_test_setup_teardown(files_are_loaded, setup, teardown),
 	};
 
