@@ -3,10 +3,16 @@
  *
  *	{ "kind": tstr, "name": tstr, "version": uint, "req": { ... }, "opt": { ... } }
  *
- * Field names are the keys of req and opt.  Scalars are unsigned integers, times are
- * integers, booleans are booleans, BYTES and BLOB are byte strings, arrays are
- * arrays, sub-records are maps.  What is read must be in the same deterministic form.
- * Any thread.
+ * All five are there, in the order of their encodings: opt, req, kind, name, version; so are
+ * the field names, which are the keys of req and opt: shorter ones first, then by byte.
+ * Scalars are unsigned integers, times are integers, booleans are booleans, TEXT is text,
+ * BYTES and BLOB are byte strings, arrays (flat, however many dimensions) and lists are
+ * arrays, sub-records are maps.  An array of one element is written as that element.  What is
+ * read must be in the same deterministic form.  A key of req must be there; one of opt that is
+ * not there means its .def, or nothing.
+ *
+ * Errors: -EBADMSG where the bytes are no record, -EINVAL where a value is not as the table
+ * wants it, -ENOTSUP where an older version cannot express it, -ENOMEM.  Any thread.
  */
 #ifndef SKEP_STATE_CODEC_H
 #define SKEP_STATE_CODEC_H
@@ -21,7 +27,10 @@ struct state_buf {		/* all zeroes at first; data from malloc, owned by the holde
 };
 void state_buf_free(struct state_buf *b);
 
-/* Appends one record, as its version `version` (1 to r->version). The model is not changed. */
+/*
+ * Appends one record, as its version `version` (1 to r->version).  The model is checked first
+ * (state_check without context) and not changed.  On failure nothing has been appended.
+ */
 int state_encode(const struct state_record *r, const char *name, const void *model,
 		 uint16_t version, struct state_buf *out, struct skep_error *e);
 
@@ -48,9 +57,15 @@ int state_decode(const struct state_record *r, const char *name, const uint8_t *
 
 /* ---- Views ------------------------------------------------------------ */
 
-/* The model as a JSON object, indented by so many spaces; no newline at the end. */
+/*
+ * The model as a JSON object, indented by so many spaces; no newline at the end.  Numbers are
+ * whole, from -2^63 to 2^64-1; bytes are hexadecimal text.
+ */
 void state_json(FILE *out, const struct state_record *r, const void *model, unsigned indent);
-/* Any well-formed CBOR as JSON, for records that this release does not know. */
+/*
+ * Any well-formed CBOR as JSON, for records that this release does not know; nothing is written
+ * if it is not well formed, or deeper than CBOR_DEPTH_MAX (item.h).
+ */
 int state_json_cbor(FILE *out, const uint8_t *data, size_t len, unsigned indent,
 		    struct skep_error *e);
 

@@ -164,6 +164,16 @@ static void write_type(FILE *out, const struct state_field *f)
 	}
 }
 
+/* A range in an array stands in parentheses, since not every parser reads it otherwise. */
+static void write_array(FILE *out, const struct state_field *f, uint32_t n)
+{
+	bool range = state_scalar_size(f->type) && f->max && f->type != STATE_T_BOOL;
+
+	fprintf(out, "[%" PRIu32 "*%" PRIu32 " %s", n, n, range ? "(" : "");
+	write_type(out, f);
+	fprintf(out, "%s]", range ? ")" : "");
+}
+
 /* The entries of a map, in the order of the encoding. */
 static int write_fields(struct writer *w, const struct state_record *r, uint16_t version,
 			enum state_half half, const char *indent, struct skep_error *e)
@@ -177,10 +187,10 @@ static int write_fields(struct writer *w, const struct state_record *r, uint16_t
 
 		fprintf(w->out, "%s%s\"%s\": ", indent, f->opt ? "? " : "", f->name);
 		if (n > 1)
-			fprintf(w->out, "[%" PRIu32 "*%" PRIu32 " ", n, n);
-		write_type(w->out, f);
-		fprintf(w->out, "%s,%s\n", n > 1 ? "]" : "",
-			f->host ? "\t; of the host, not of the guest" : "");
+			write_array(w->out, f, n);
+		else
+			write_type(w->out, f);
+		fprintf(w->out, ",%s\n", f->host ? "\t; of the host, not of the guest" : "");
 		if (f->sub && add_part(w, f->sub, version, e) < 0)
 			return -EINVAL;
 	}

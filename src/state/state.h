@@ -12,6 +12,10 @@
  * (generation.h).  What an older file does not have takes its .def; what an older
  * version cannot express (a value that is not .def) refuses the save by name.
  *
+ * A sub-record counts in the versions of the record that it lies in, since only those stand in
+ * a file: its own version is the last one in which it changed.  In a model a retired field
+ * (.until) is always at its default; only upgrade and downgrade hooks see other values in it.
+ *
  * Any thread: tables are constant, and a model belongs to its caller.
  */
 #ifndef SKEP_STATE_STATE_H
@@ -62,7 +66,7 @@ struct state_field {
 	uint16_t since;		/* record version; 0 means 1 */
 	uint16_t until;		/* last record version that has it; 0: it is still there */
 	uint64_t def;		/* scalars: what a file without it means, in each element */
-	bool opt;		/* lies in the map that a reader may skip */
+	bool opt;		/* lies in the map that a reader may skip; not in sub-records */
 	bool host;		/* about the host or this file, not about the guest: differs between
 				 * two saves of the same machine (skep diff says so) */
 };
@@ -75,8 +79,9 @@ struct state_record {
 	size_t nfields;
 	/*
 	 * May be NULL.  A model decoded from an older version, every missing field at its
-	 * .def, is completed; and a model about to be saved as an older version gets its
-	 * retired fields filled in, or is refused by naming the value that is in the way.
+	 * .def, is completed; and a copy of a model about to be saved as an older version gets its
+	 * retired fields filled in, and what they express put to its .def, or is refused by naming
+	 * the value that is in the way (what is left over is refused by itself).
 	 */
 	void (*upgrade)(void *model, uint16_t from);
 	int (*downgrade)(void *model, uint16_t to, struct skep_error *e);
