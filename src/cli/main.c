@@ -6,6 +6,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/text.h"
 #include "base/util.h"
 #include "cli/cli.h"
 #include "config/nearest.h"
@@ -38,6 +39,7 @@ static const struct command commands[] = {
 	{ "stop", cli_stop, "press a machine's power button, reset or end it" },
 	{ "ctl", cli_ctl, "send a command of the control protocol" },
 	{ "demo", cli_demo, "start the guest that is built in" },
+	{ "verify", cli_verify, "tell whether a snapshot is whole and would be restored" },
 	{ "diff", cli_diff, "tell how two snapshots differ" },
 	{ "profile", cli_profile, "generations of snapshots: list, show, check" },
 	{ "help", run_help, "explain a topic: keys, devices, run" },
@@ -46,13 +48,21 @@ static const struct command commands[] = {
 
 void cli_complain(const char *fmt, ...)
 {
+	char raw[2 * SKEP_ERROR_TEXT], text[sizeof(raw)];
+	const char *line = text;
 	va_list ap;
+	size_t n;
 
 	va_start(ap, fmt);
-	fputs("skep: ", stderr);
-	vfprintf(stderr, fmt, ap);
-	fputc('\n', stderr);
+	vsnprintf(raw, sizeof(raw), fmt, ap);
 	va_end(ap);
+	/* It may quote a file: that must be no more than text, and not look like another sentence. */
+	text_escape(text, sizeof(text), raw, strlen(raw), 1);
+	do {
+		n = strcspn(line, "\n");
+		fprintf(stderr, "%s%.*s\n", line == text ? "skep: " : "      ", (int)n, line);
+		line += n + (line[n] == '\n');
+	} while (*line);
 }
 
 static int unknown_command(const char *word)

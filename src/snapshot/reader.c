@@ -338,16 +338,19 @@ static int read_one(struct snap_reader *r, struct skep_error *e)
 struct snap_reader *snap_open_one(int fd, const char *path, struct skep_error *e)
 {
 	struct snap_reader *r = calloc(1, sizeof(*r));
+	int err;
 
 	if (!r) {
 		close(fd);
-		no_memory(e);
+		errno = -no_memory(e);
 		return NULL;
 	}
 	r->fd = fd;
 	r->path = strdup(path);
-	if (r->path ? read_one(r, e) < 0 : no_memory(e) < 0) {
+	err = r->path ? read_one(r, e) : no_memory(e);
+	if (err < 0) {
 		snap_close(r);
+		errno = -err;
 		return NULL;
 	}
 	return r;
@@ -356,14 +359,17 @@ struct snap_reader *snap_open_one(int fd, const char *path, struct skep_error *e
 struct snap_reader *snap_open_fd(int fd, const char *path, unsigned flags, struct skep_error *e)
 {
 	struct snap_reader *r = snap_open_one(fd, path ? path : "the snapshot", e);
+	int err;
 
 	if (!r) {
 		skep_error_prefix(e, "%s", path ? path : "the snapshot");
 		return NULL;
 	}
 	/* The chain names the files itself: not all that is wrong lies in this one. */
-	if (!(flags & SNAP_OPEN_ALONE) && snap_open_chain(r, e) < 0) {
+	err = flags & SNAP_OPEN_ALONE ? 0 : snap_open_chain(r, e);
+	if (err < 0) {
 		snap_close(r);
+		errno = -err;
 		return NULL;
 	}
 	return r;
@@ -375,6 +381,7 @@ struct snap_reader *snap_open(const char *path, unsigned flags, struct skep_erro
 
 	if (fd < 0) {
 		skep_error_prefix(e, "%s", path);
+		errno = -fd;
 		return NULL;
 	}
 	return snap_open_fd(fd, path, flags, e);

@@ -59,8 +59,9 @@ enum {
  * Opens a file and, for a delta, its chain of parents: by the path in the manifest, then by the
  * same name beside the child; the digest decides.  Checks the ELF structure, the digest, the
  * manifest and the tables.  A chain that is broken, cyclic, too deep or of another machine is
- * refused.  NULL with e set.  snap_open_fd owns fd from now on, whatever is returned;
- * path says where it lies, for sentences and for the search, and may be NULL.
+ * refused.  NULL with e set, and errno: EBADMSG for damage.  snap_open_fd owns fd from now
+ * on, whatever is returned; path says where it lies, for sentences and for the search, and
+ * may be NULL.
  */
 struct snap_reader *snap_open(const char *path, unsigned flags, struct skep_error *e);
 struct snap_reader *snap_open_fd(int fd, const char *path, unsigned flags, struct skep_error *e);

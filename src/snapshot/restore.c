@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "base/say.h"
+#include "base/text.h"
 #include "config/config.h"
 #include "snapshot/contents.h"
 #include "state/codec.h"
@@ -109,7 +110,10 @@ static int check_machine(const struct manifest *m, const struct vm *vm, struct s
 
 static void tell_skipped(void *opaque, const char *name, const char *key)
 {
-	skep_say("%s: \"%s\" is not known to this release, and optional: skipped", name, key);
+	char text[4 * 64 + 1];
+
+	text_escape(text, sizeof(text), key, strlen(key), 0);
+	skep_say("skep: %s: \"%s\" is not known to this release, and optional: skipped\n", name, text);
 }
 
 static int decode_record(struct machine_state *ms, const struct snap_record *rec,
@@ -292,8 +296,8 @@ static void advance_time(struct vm *vm, const struct manifest *m)
 	clock_gettime(CLOCK_REALTIME, &t);
 	now = t.tv_sec * NSEC_PER_SEC + t.tv_nsec;
 	if (__builtin_sub_overflow(now, m->host_wall_ns, &gap) || gap < 0) {
-		skep_say("--time=advance: the host's clock is behind the one that the machine was saved "
-			 "by; guest time goes on without a gap");
+		skep_say("skep: --time=advance: the host's clock is behind the one that the machine was saved "
+			 "by; guest time goes on without a gap\n");
 		return;
 	}
 	device_lock(vm);

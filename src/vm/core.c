@@ -1,6 +1,7 @@
 #include "vm/core.h"
 
 #include <errno.h>
+#include <stdlib.h>
 
 #include "chipset/lapic.h"
 #include "vm/entropy.h"
@@ -63,6 +64,9 @@ void vm_core_finish(struct vm *vm)
 	bus_finish(&vm->mmio);
 	bus_finish(&vm->ports);
 	memory_finish(&vm->memory);
+	if (vm->origin.release)
+		vm->origin.release(vm->origin.held);
+	free(vm->origin.path);
 	pthread_mutex_destroy(&vm->exit_lock);
 	pthread_mutex_destroy(&vm->device_lock);
 	pthread_mutex_destroy(&vm->lock);
