@@ -202,7 +202,7 @@ static int open_file(struct snap_target *t, struct skep_error *e)
 	return open_named(t, e);
 }
 
-int snap_target_open(struct snap_target *t, const char *path, struct skep_error *e)
+static int open_target(struct snap_target *t, const char *path, bool named, struct skep_error *e)
 {
 	int err;
 
@@ -213,10 +213,20 @@ int snap_target_open(struct snap_target *t, const char *path, struct skep_error 
 	if (!err)
 		err = check_existing(t, e);
 	if (!err)
-		err = open_file(t, e);
+		err = named ? open_named(t, e) : open_file(t, e);
 	if (err < 0)
 		snap_target_abort(t);
 	return err;
+}
+
+int snap_target_open(struct snap_target *t, const char *path, struct skep_error *e)
+{
+	return open_target(t, path, false, e);
+}
+
+int snap_target_open_named(struct snap_target *t, const char *path, struct skep_error *e)
+{
+	return open_target(t, path, true, e);
 }
 
 void snap_target_abort(struct snap_target *t)

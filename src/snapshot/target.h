@@ -22,6 +22,8 @@ struct snap_target {
 
 /* The directory must exist; an existing target must be a regular file.  Nothing is left on failure. */
 int snap_target_open(struct snap_target *t, const char *path, struct skep_error *e);
+/* The way of file systems without unnamed files, which the tests take on any. */
+int snap_target_open_named(struct snap_target *t, const char *path, struct skep_error *e);
 /* sync: false skips both fsyncs (for benchmarks and tests). Closes everything, whatever happens. */
 int snap_target_commit(struct snap_target *t, bool sync, struct skep_error *e);
 void snap_target_abort(struct snap_target *t);	/* after a commit, or zeroed: nothing to do */
