@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -180,6 +181,8 @@ static void become(const struct clone_command *k, const struct clone *c)
 	const char *argv[8 + ARRAY_SIZE(k->pass) + 2 * RESTORED_ASSIGNMENTS];
 	unsigned n = 0, i;
 
+	/* Who supervises them may be killed: nobody would know of them any more. */
+	prctl(PR_SET_PDEATHSIG, SIGQUIT);
 	argv[n++] = "skep";
 	argv[n++] = "restore";
 	argv[n++] = "--clone";

@@ -41,7 +41,7 @@ def machine_args(workload):
     return ["run", "-c", "1", "-m", RAM, "-l", "com1,stdio", "-o", "clock.mode=virtual", "-o", "seed=7",
             "-o", "uuid=11111111-2222-4333-8444-555555555555",
             "--kernel", kernel("cloud"), "--initrd", initrd("cloud"),
-            "--append", f"console=ttyS0 quiet skep.test={workload}", "exact"]
+            "--append", f"console=ttyS0 skep.test={workload}", "exact"]
 
 
 def start(argv, out):
