@@ -83,8 +83,8 @@ static inline void board_intr(void *opaque, bool level)
 	lapic_lint(b->apic, 0, level);
 }
 
-/* A freshly made one, with the taps in place. */
-static inline struct board *board_make(struct config *config)
+/* A freshly made one, with the taps in place.  With clock=realtime its guest time stands at 0. */
+static inline struct board *board_make_mode(struct config *config, enum clock_mode mode)
 {
 	struct skep_error e = { .text = "" };
 	struct board *b = calloc(1, sizeof(*b));
@@ -93,6 +93,10 @@ static inline struct board *board_make(struct config *config)
 	assert_non_null(b);
 	b->vm = chip_vm();
 	b->vm->config = config;
+	if (mode == CLOCK_MODE_REALTIME) {
+		clock_init(&b->vm->clock, mode);
+		clock_set_paused(&b->vm->clock, 0);
+	}
 	for (i = 0; i < ARRAY_SIZE(board_list) && board_list[i]; i++)
 		;
 	assert_true(i < ARRAY_SIZE(board_list));
@@ -108,6 +112,11 @@ static inline struct board *board_make(struct config *config)
 	chip_requests(b->vm->vcpus[0]);
 	b->wires = b->intr_edges = b->messages = 0;
 	return b;
+}
+
+static inline struct board *board_make(struct config *config)
+{
+	return board_make_mode(config, CLOCK_MODE_VIRTUAL);
 }
 
 static inline void board_free(struct board *b)
@@ -167,7 +176,10 @@ static inline void board_commit(struct board *b, const struct board_state *s, in
 {
 	unsigned i = 0;
 
-	clock_skip_to(&b->vm->clock, now);
+	if (b->vm->clock.mode == CLOCK_MODE_REALTIME)
+		clock_set_paused(&b->vm->clock, now);
+	else
+		clock_skip_to(&b->vm->clock, now);
 	b->tsc_adjust = tsc_adjust;
 	lapic_set_tsc_adjust(b->apic, tsc_adjust);
 	for (struct device *d = b->vm->devices; d; d = d->next, i++)
@@ -199,7 +211,7 @@ static inline void board_copy(const struct board *from, struct board *to)
 /* A fresh board in the state of this one, which goes away. */
 static inline struct board *board_restore(struct board *from, struct config *config)
 {
-	struct board *to = board_make(config);
+	struct board *to = board_make_mode(config, from->vm->clock.mode);
 
 	board_copy(from, to);
 	board_free(from);

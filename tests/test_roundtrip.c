@@ -85,11 +85,13 @@ static struct op port_op(void)
 		o.value = below(6);
 	if (o.at == 0x70 && kind & 1)
 		o.value = below(16);
+	if (o.at == 0x64 && kind & 1)
+		o.value = 0xd1;
 	if ((o.at == 0x20 || o.at == 0xa0) && kind & 4)
 		o.value = 0x20;
 	if (o.at == 0xcf8 && kind & 4) {
 		o.size = 4;
-		o.value = 0x80000000 | (kind & 1 ? 0xf840 : 0x60) | (o.value & 4);
+		o.value = 0x80000000 | (uint64_t[]){ 0xf840, 0xf844, 0xf8f0, 0x60, 0x90, 0x94 }[below(6)];
 	}
 	if (o.at == 0xcfc && kind & 4)
 		o.value = kind & 1 ? 0x601 : kind & 2 ? 0x80 : ECAM_BASE | 1 | (o.value & 6);
@@ -194,7 +196,8 @@ static struct op other_op(void)
 		break;
 	default:
 		o.what = below(64) ? LATE : BASE;
-		o.at = below(below(8) ? 20000 : 2000000);
+		/* The PM timer turns over every ten minutes. */
+		o.at = below(below(8) ? 20000 : below(8) ? 2000000 : 1000 * NSEC_PER_SEC);
 		break;
 	}
 	return o;
@@ -396,6 +399,11 @@ static void expect_same(const struct seen *a, const struct seen *b, uint64_t see
 		 b->vector, a->intr, b->intr);
 }
 
+static void tell_difference(void *opaque, const char *field, const char *x, const char *y, bool host)
+{
+	printf("%s.%s: %s and %s\n", (const char *)opaque, field, x, y);
+}
+
 static void expect_same_state(const struct board *a, const struct board *b, uint64_t seed,
 			      unsigned step)
 {
@@ -407,10 +415,9 @@ static void expect_same_state(const struct board *a, const struct board *b, uint
 		unsigned i = 0;
 
 		for (struct device *d = a->vm->devices; d; d = d->next, i++)
-			if (x.model[i]) {
-				state_dump(stdout, "left", d->type->state, x.model[i]);
-				state_dump(stdout, "right", d->type->state, y.model[i]);
-			}
+			if (x.model[i])
+				state_diff(d->type->state, x.model[i], y.model[i], tell_difference,
+					   d->name);
 		fail_msg("seed %" PRIu64 ", step %u: two states", seed, step);
 	}
 	board_state_free(a, &x);

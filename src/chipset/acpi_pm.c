@@ -30,15 +30,13 @@
 struct acpi_pm_model {
 	uint16_t pm1_sts, pm1_en, pm1_cnt;
 	uint8_t gpe_sts[GPE_BYTES], gpe_en[GPE_BYTES];
-	uint16_t base;
-	uint8_t enabled;
 	uint64_t overflows;	/* half turns of the PM timer that TMR_STS knows of */
 };
 
 struct acpi_pm {
 	struct device dev;
 	struct acpi_pm_model m;
-	bool mapped;
+	bool mapped;			/* where the LPC bridge's registers say, which are its state */
 	uint16_t mapped_at;
 	struct irq_line sci;
 	struct vm_timer timer;
@@ -203,8 +201,6 @@ void acpi_pm_set_base(void *opaque, uint16_t base, bool enabled)
 	struct skep_error e;
 
 	base &= ~(PM_BLOCK_LEN - 1);
-	pm->m.base = base;
-	pm->m.enabled = enabled;
 	if (pm->mapped && enabled && pm->mapped_at == base)
 		return;
 	unmap(pm);
@@ -247,8 +243,6 @@ static void acpi_pm_reset(struct device *d)
 
 	pm->m = (struct acpi_pm_model){
 		.pm1_cnt = CNT_SCI_EN,
-		.base = pm->m.base,
-		.enabled = pm->m.enabled,	/* the LPC bridge's registers decide */
 		.overflows = ticks_now(pm) >> 31,
 	};
 	changed(pm);
@@ -275,9 +269,6 @@ static int acpi_pm_validate(const struct device *d, const void *model, struct sk
 	if ((m->pm1_cnt & ~(CNT_BM_RLD | CNT_SLP_TYP)) != CNT_SCI_EN)
 		return skep_fail(e, EINVAL, "%s: pm1_cnt %#x is not a PM1 control register", d->name,
 				 m->pm1_cnt);
-	if (m->base & (PM_BLOCK_LEN - 1))
-		return skep_fail(e, EINVAL, "%s: base %#x is not a multiple of %u", d->name, m->base,
-				 PM_BLOCK_LEN);
 	return 0;
 }
 
@@ -286,7 +277,6 @@ static void acpi_pm_commit(struct device *d, const void *model)
 	struct acpi_pm *pm = container_of(d, struct acpi_pm, dev);
 
 	pm->m = *(const struct acpi_pm_model *)model;
-	acpi_pm_set_base(pm, pm->m.base, pm->m.enabled);
 	arm(pm);
 }
 
@@ -296,8 +286,6 @@ static const struct state_field fields[] = {
 	STATE_U16(struct acpi_pm_model, pm1_cnt, .max = CNT_SCI_EN | CNT_BM_RLD | CNT_SLP_TYP),
 	STATE_ARRAY(struct acpi_pm_model, gpe_sts, STATE_T_U8),
 	STATE_ARRAY(struct acpi_pm_model, gpe_en, STATE_T_U8),
-	STATE_U16(struct acpi_pm_model, base, .max = 0x10000 - PM_BLOCK_LEN),
-	STATE_U8(struct acpi_pm_model, enabled, .max = 1),
 	STATE_U64(struct acpi_pm_model, overflows, .max = OVERFLOWS_MAX),
 };
 

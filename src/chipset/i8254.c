@@ -267,16 +267,14 @@ static void i8254_export(const struct device *d, void *model)
 {
 	const struct i8254 *p = container_of(d, const struct i8254, dev);
 	struct i8254_model *m = model;
-	uint64_t tick = tick_now(p);
+	uint64_t tick = tick_now(p), first = pit_next_change(&p->m.channel[0], p->m.irq_tick);
 
 	*m = p->m;
 	pit_settle(&m->channel[1], tick);
 	pit_settle(&m->channel[2], tick);
-	/* Channel 0 may have an edge to come that is late: it is settled when that has gone out. */
-	if (pit_next_change(&m->channel[0], m->irq_tick) > tick) {
-		pit_settle(&m->channel[0], tick);
-		m->irq_tick = tick;
-	}
+	/* Channel 0 may have an edge to come that is late: it stands right before that. */
+	m->irq_tick = first > tick ? tick : first - 1;
+	pit_settle(&m->channel[0], m->irq_tick);
 }
 
 /* What is wrong with a channel; NULL: nothing. */

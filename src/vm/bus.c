@@ -15,8 +15,14 @@ struct bus_range {
 	const char *name;
 };
 
+/*
+ * Places that stay free: a range that moves (a BAR, ECAM) finds one without memory, whether the
+ * guest moves it or a restore does, which cannot fail.
+ */
+#define SPARE	16
+
 struct bus_map {
-	size_t n;
+	size_t n, cap;
 	struct bus_range at[];		/* by address, disjoint */
 };
 
@@ -97,6 +103,17 @@ static void wait_for_readers(struct bus *b)
 		sched_yield();
 }
 
+/* The map is hidden from readers meanwhile. */
+static void insert_in_place(struct bus *b, struct bus_map *m, size_t i, const struct bus_range *r)
+{
+	atomic_store(&b->map, NULL);
+	wait_for_readers(b);
+	memmove(m->at + i + 1, m->at + i, (m->n - i) * sizeof(m->at[0]));
+	m->at[i] = *r;
+	m->n++;
+	atomic_store(&b->map, m);
+}
+
 int bus_map(struct bus *b, uint64_t base, uint64_t size, const struct bus_ops *ops,
 	    void *opaque, const char *name, struct skep_error *e)
 {
@@ -113,10 +130,15 @@ int bus_map(struct bus *b, uint64_t base, uint64_t size, const struct bus_ops *o
 		return skep_fail(e, EEXIST, "%s: %s range %#" PRIx64 "-%#" PRIx64
 				 " overlaps %#" PRIx64 "-%#" PRIx64 " of %s", name, b->name, base,
 				 last, old->at[i].first, old->at[i].last, old->at[i].name);
-	m = malloc(sizeof(*m) + (old->n + 1) * sizeof(m->at[0]));
+	m = malloc(sizeof(*m) + (old->n + 1 + SPARE) * sizeof(m->at[0]));
+	if (!m && old->n < old->cap) {
+		insert_in_place(b, old, i, &(struct bus_range){ base, last, ops, opaque, name });
+		return 0;
+	}
 	if (!m)
 		return skep_fail(e, ENOMEM, "%s: no memory for a %s range", name, b->name);
 	m->n = old->n + 1;
+	m->cap = m->n + SPARE;
 	memcpy(m->at, old->at, i * sizeof(m->at[0]));
 	m->at[i] = (struct bus_range){ base, last, ops, opaque, name };
 	memcpy(m->at + i + 1, old->at + i, (old->n - i) * sizeof(m->at[0]));
@@ -133,7 +155,7 @@ void bus_unmap(struct bus *b, uint64_t base)
 
 	if (i == m->n || m->at[i].first != base)
 		return;
-	/* In place, hidden from readers: unlike a copy this cannot fail. */
+	/* In place, as insert_in_place does it: unlike a copy this cannot fail. */
 	atomic_store(&b->map, NULL);
 	wait_for_readers(b);
 	memmove(m->at + i, m->at + i + 1, (m->n - i - 1) * sizeof(m->at[0]));
