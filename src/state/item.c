@@ -7,29 +7,44 @@
 
 #include "state/fields.h"
 
-static void on_uint8(void *it, uint8_t v) { *(struct item *)it = (struct item){ ITEM_UINT, v, NULL, 0 }; }
-static void on_uint16(void *it, uint16_t v) { *(struct item *)it = (struct item){ ITEM_UINT, v, NULL, 0 }; }
-static void on_uint32(void *it, uint32_t v) { *(struct item *)it = (struct item){ ITEM_UINT, v, NULL, 0 }; }
-static void on_uint64(void *it, uint64_t v) { *(struct item *)it = (struct item){ ITEM_UINT, v, NULL, 0 }; }
-static void on_neg8(void *it, uint8_t v) { *(struct item *)it = (struct item){ ITEM_NEGATIVE, v, NULL, 0 }; }
-static void on_neg16(void *it, uint16_t v) { *(struct item *)it = (struct item){ ITEM_NEGATIVE, v, NULL, 0 }; }
-static void on_neg32(void *it, uint32_t v) { *(struct item *)it = (struct item){ ITEM_NEGATIVE, v, NULL, 0 }; }
-static void on_neg64(void *it, uint64_t v) { *(struct item *)it = (struct item){ ITEM_NEGATIVE, v, NULL, 0 }; }
-static void on_bytes(void *it, cbor_data p, size_t n) { *(struct item *)it = (struct item){ ITEM_BYTES, n, p, 0 }; }
-static void on_text(void *it, cbor_data p, size_t n) { *(struct item *)it = (struct item){ ITEM_TEXT, n, p, 0 }; }
-static void on_array(void *it, size_t n) { *(struct item *)it = (struct item){ ITEM_ARRAY, n, NULL, 0 }; }
-static void on_map(void *it, size_t n) { *(struct item *)it = (struct item){ ITEM_MAP, n, NULL, 0 }; }
-static void on_tag(void *it, uint64_t v) { *(struct item *)it = (struct item){ ITEM_TAG, v, NULL, 0 }; }
-static void on_bool(void *it, bool v) { *(struct item *)it = (struct item){ ITEM_BOOL, v, NULL, 0 }; }
-static void on_float(void *it, float v) { *(struct item *)it = (struct item){ ITEM_FLOAT, 0, NULL, v }; }
-static void on_double(void *it, double v) { *(struct item *)it = (struct item){ ITEM_FLOAT, 0, NULL, v }; }
-static void on_null(void *it) { ((struct item *)it)->type = ITEM_NULL; }
-static void on_undefined(void *it) { ((struct item *)it)->type = ITEM_UNDEFINED; }
-static void on_bytes_parts(void *it) { ((struct item *)it)->type = ITEM_BYTES_PARTS; }
-static void on_text_parts(void *it) { ((struct item *)it)->type = ITEM_TEXT_PARTS; }
-static void on_array_open(void *it) { ((struct item *)it)->type = ITEM_ARRAY_OPEN; }
-static void on_map_open(void *it) { ((struct item *)it)->type = ITEM_MAP_OPEN; }
-static void on_break(void *it) { ((struct item *)it)->type = ITEM_BREAK; }
+static void put(void *it, enum item_type type, uint64_t value)
+{
+	*(struct item *)it = (struct item){ .type = type, .value = value };
+}
+
+static void put_string(void *it, enum item_type type, cbor_data p, size_t n)
+{
+	*(struct item *)it = (struct item){ .type = type, .value = n, .data = p };
+}
+
+static void put_number(void *it, double v)
+{
+	*(struct item *)it = (struct item){ .type = ITEM_FLOAT, .number = v };
+}
+
+static void on_uint8(void *it, uint8_t v) { put(it, ITEM_UINT, v); }
+static void on_uint16(void *it, uint16_t v) { put(it, ITEM_UINT, v); }
+static void on_uint32(void *it, uint32_t v) { put(it, ITEM_UINT, v); }
+static void on_uint64(void *it, uint64_t v) { put(it, ITEM_UINT, v); }
+static void on_neg8(void *it, uint8_t v) { put(it, ITEM_NEGATIVE, v); }
+static void on_neg16(void *it, uint16_t v) { put(it, ITEM_NEGATIVE, v); }
+static void on_neg32(void *it, uint32_t v) { put(it, ITEM_NEGATIVE, v); }
+static void on_neg64(void *it, uint64_t v) { put(it, ITEM_NEGATIVE, v); }
+static void on_bytes(void *it, cbor_data p, size_t n) { put_string(it, ITEM_BYTES, p, n); }
+static void on_text(void *it, cbor_data p, size_t n) { put_string(it, ITEM_TEXT, p, n); }
+static void on_array(void *it, size_t n) { put(it, ITEM_ARRAY, n); }
+static void on_map(void *it, size_t n) { put(it, ITEM_MAP, n); }
+static void on_tag(void *it, uint64_t v) { put(it, ITEM_TAG, v); }
+static void on_bool(void *it, bool v) { put(it, ITEM_BOOL, v); }
+static void on_float(void *it, float v) { put_number(it, v); }
+static void on_double(void *it, double v) { put_number(it, v); }
+static void on_null(void *it) { put(it, ITEM_NULL, 0); }
+static void on_undefined(void *it) { put(it, ITEM_UNDEFINED, 0); }
+static void on_bytes_parts(void *it) { put(it, ITEM_BYTES_PARTS, 0); }
+static void on_text_parts(void *it) { put(it, ITEM_TEXT_PARTS, 0); }
+static void on_array_open(void *it) { put(it, ITEM_ARRAY_OPEN, 0); }
+static void on_map_open(void *it) { put(it, ITEM_MAP_OPEN, 0); }
+static void on_break(void *it) { put(it, ITEM_BREAK, 0); }
 
 static const struct cbor_callbacks callbacks = {
 	.uint8 = on_uint8, .uint16 = on_uint16, .uint32 = on_uint32, .uint64 = on_uint64,
