@@ -386,8 +386,8 @@ static void state_round_trip(void **state)
 	assert_int_equal(cpu->cpl, 3);
 }
 
-/* One thing wrong at a time; the sentence is not empty and nothing has changed. */
-static void refuse(const struct cpu_arch_state *s, unsigned line)
+/* One thing wrong at a time; the sentence names it and nothing has changed. */
+static void refuse(const struct cpu_arch_state *s, const char *name, unsigned line)
 {
 	struct skep_error e = { .text = "" };
 	struct cpu_arch_state before, after;
@@ -395,16 +395,18 @@ static void refuse(const struct cpu_arch_state *s, unsigned line)
 	soft_get_state(cpu, &before);
 	if (soft_set_state(cpu, s, &e) == 0)
 		fail_msg("line %u: taken", line);
-	assert_true(strncmp(e.text, "cpu: ", 5) == 0);
+	if (strncmp(e.text, "cpu: ", 5) || !strstr(e.text, name))
+		fail_msg("line %u: %s", line, e.text);
+	assert_true(soft_validate_state(cpu, s, &e) < 0);
 	soft_get_state(cpu, &after);
 	assert_memory_equal(&before, &after, sizeof before);
 }
 
-#define REFUSE(change)					\
+#define REFUSE(name, ...)				\
 	do {						\
 		struct cpu_arch_state s = good;		\
-		change;					\
-		refuse(&s, __LINE__);			\
+		__VA_ARGS__;				\
+		refuse(&s, name, __LINE__);		\
 	} while (0)
 
 static void state_refused(void **state)
@@ -413,52 +415,153 @@ static void state_refused(void **state)
 
 	protected_mode(0);
 	soft_get_state(cpu, &good);
-	REFUSE(s.cr0 |= BIT(32));
-	REFUSE(s.cr0 |= BIT(6));
-	REFUSE(s.cr0 = (s.cr0 & ~CR0_PE) | CR0_PG);
-	REFUSE(s.cr0 |= CR0_NW);
-	REFUSE(s.cr4 |= CR4_VME);
-	REFUSE(s.cr4 |= CR4_PCIDE);
-	REFUSE(s.efer |= EFER_LMA);
-	REFUSE(s.efer |= BIT(12));
-	REFUSE((s.efer |= EFER_LME | EFER_LMA, s.cr0 |= CR0_PG));
-	REFUSE(s.cr3 = BIT(40));
-	REFUSE(s.cr8 = 16);
-	REFUSE(s.dr6 |= BIT(32));
-	REFUSE(s.dr7 |= BIT(32));
-	REFUSE(s.xcr0 = 2);
-	REFUSE(s.xcr0 = 7);
-	REFUSE(s.xss = 1);
-	REFUSE(s.fpu.mxcsr |= BIT(16));
-	REFUSE(s.pat = 2);
-	REFUSE(s.lstar = BIT(47));
-	REFUSE(s.kernel_gs_base = BIT(50));
-	REFUSE(s.spec_ctrl = 2);
-	REFUSE(s.mtrr_var_base[3] = BIT(45));
-	REFUSE(s.mtrr_fixed[2] = 2);
-	REFUSE(s.rflags = 0);
-	REFUSE(s.rflags |= BIT(15));
-	REFUSE(s.rflags |= RFLAGS_VM);
-	REFUSE(s.rip = BIT(32));
-	REFUSE(s.gdtr.base = BIT(47));
-	REFUSE(s.idtr.base = BIT(63));
-	REFUSE(s.seg[SEG_CS].unusable = 1);
-	REFUSE(s.seg[SEG_CS].attr = 0xc093);
-	REFUSE(s.seg[SEG_CS].attr &= ~0x80);
-	REFUSE(s.seg[SEG_CS].limit = 0xfffff000);
-	REFUSE(s.seg[SEG_SS].unusable = 1);
-	REFUSE(s.seg[SEG_SS].attr = 0xc0f3);
-	REFUSE(s.seg[SEG_SS].attr = 0xc091);
-	REFUSE(s.seg[SEG_DS].attr = 0xc099);
-	REFUSE(s.seg[SEG_ES].base = BIT(32));
-	REFUSE(s.seg[SEG_FS].base = BIT(47));
-	REFUSE(s.seg[SEG_GS].attr |= 0x100);
-	REFUSE(s.seg[SEG_TR].attr = 0x89);
-	REFUSE(s.seg[SEG_LDTR] = s.seg[SEG_TR]);
-	REFUSE(s.halted = 2);
-	REFUSE(s.sti_shadow = 1);
-	REFUSE((s.halted = 1, s.ss_shadow = 1));
-	REFUSE(s.pending_dbg = BIT(20));
+	REFUSE("cr0", s.cr0 |= BIT(32));
+	REFUSE("cr0", s.cr0 |= BIT(6));
+	REFUSE("cr0", s.cr0 &= ~CR0_ET);
+	REFUSE("cr0", s.cr0 = (s.cr0 & ~CR0_PE) | CR0_PG);
+	REFUSE("cr0", s.cr0 |= CR0_NW);
+	REFUSE("cr4", s.cr4 |= CR4_VME);
+	REFUSE("cr4", s.cr4 |= BIT(12));
+	REFUSE("cr4", s.cr4 |= CR4_PCIDE);
+	REFUSE("efer", s.efer |= EFER_LMA);
+	REFUSE("efer", s.efer |= BIT(12));
+	REFUSE("cr4", (s.efer |= EFER_LME | EFER_LMA, s.cr0 |= CR0_PG));
+	REFUSE("efer", (s.efer |= EFER_LME, s.cr0 |= CR0_PG));
+	REFUSE("cr3", s.cr3 = BIT(40));
+	REFUSE("cr8", s.cr8 = 16);
+	REFUSE("dr6", s.dr6 |= BIT(32));
+	REFUSE("dr6", s.dr6 |= BIT(12));
+	REFUSE("dr6", s.dr6 &= ~BIT(4));
+	REFUSE("dr7", s.dr7 |= BIT(32));
+	REFUSE("dr7", s.dr7 |= BIT(14));
+	REFUSE("dr7", s.dr7 &= ~BIT(10));
+	REFUSE("xcr0", s.xcr0 = 2);
+	REFUSE("xcr0", s.xcr0 = 7);
+	REFUSE("xss", s.xss = 1);
+	REFUSE("pdpte", s.pdpte[2] = 3);
+	REFUSE("pdpte", s.pdpte[0] = BIT(40) | 1);
+	REFUSE("pdpte", s.pdpte[3] = BIT(63) | 1);
+	REFUSE("fpu.mxcsr", s.fpu.mxcsr |= BIT(16));
+	REFUSE("fpu.fcw", s.fpu.fcw |= BIT(7));
+	REFUSE("fpu.fcw", s.fpu.fcw |= BIT(13));
+	REFUSE("fpu.fcw", s.fpu.fcw &= ~BIT(6));
+	REFUSE("fpu.fsw", s.fpu.fsw |= BIT(7));
+	REFUSE("fpu.fsw", s.fpu.fsw |= BIT(15));
+	REFUSE("fpu.fsw", (s.fpu.fcw = 0x37e, s.fpu.fsw = 1));
+	REFUSE("fpu.fop", s.fpu.fop = 0x800);
+	REFUSE("fpu.fcs", s.fpu.fcs = 8);
+	REFUSE("fpu.fds", s.fpu.fds = 8);
+	REFUSE("fpu.st[7]", s.fpu.st[7][10] = 1);
+	REFUSE("fpu.st[0]", s.fpu.st[0][15] = 1);
+	REFUSE("pat", s.pat = 2);
+	REFUSE("star", s.lstar = BIT(47));
+	REFUSE("cstar", s.cstar = BIT(47));
+	REFUSE("sfmask", s.sfmask = BIT(32));
+	REFUSE("tsc_aux", s.tsc_aux = BIT(32));
+	REFUSE("sysenter_cs", s.sysenter_cs = BIT(32));
+	REFUSE("sysenter_esp", s.sysenter_esp = BIT(47));
+	REFUSE("sysenter_eip", s.sysenter_eip = BIT(62));
+	REFUSE("kernel_gs_base", s.kernel_gs_base = BIT(50));
+	REFUSE("spec_ctrl", s.spec_ctrl = 2);
+	REFUSE("misc_enable", s.misc_enable = 1);
+	REFUSE("misc_enable", s.misc_enable |= 2);
+	REFUSE("mtrr_var_base", s.mtrr_var_base[3] = BIT(45));
+	REFUSE("mtrr_var_base", s.mtrr_var_base[3] = 2);
+	REFUSE("mtrr_var_mask", s.mtrr_var_mask[7] = 0x400);
+	REFUSE("mtrr_fixed", s.mtrr_fixed[2] = 2);
+	REFUSE("mtrr_def_type", s.mtrr_def_type = 0x1000);
+	REFUSE("mtrr_def_type", s.mtrr_def_type = 3);
+	REFUSE("apic_base", s.apic_base |= BIT(40));
+	REFUSE("apic_base", s.apic_base |= 1);
+	REFUSE("apic_base", s.apic_base = 0xfee00500);
+	REFUSE("apic_base", s.apic_base &= ~BIT(8));
+	REFUSE("rflags", s.rflags = 0);
+	REFUSE("rflags", s.rflags |= BIT(15));
+	REFUSE("rflags", s.rflags |= BIT(22));
+	REFUSE("segment register es", s.rflags |= RFLAGS_VM);
+	REFUSE("rflags", (s.rflags |= RFLAGS_VM, s.cr0 &= ~CR0_PE));
+	REFUSE("rip", s.rip = BIT(32));
+	REFUSE("gdtr.base", s.gdtr.base = BIT(47));
+	REFUSE("idtr.base", s.idtr.base = BIT(63));
+	REFUSE("register cs", s.seg[SEG_CS].unusable = 1);
+	REFUSE("register cs", s.seg[SEG_CS].attr = 0xc093);
+	REFUSE("register cs", s.seg[SEG_CS].attr &= ~0x80);
+	REFUSE("register cs", s.seg[SEG_CS].attr &= ~1);
+	REFUSE("register cs", s.seg[SEG_CS].limit = 0xfffff000);
+	REFUSE("register cs", s.seg[SEG_CS].attr |= 0x60);
+	REFUSE("register ss", s.seg[SEG_SS].unusable = 1);
+	REFUSE("register ss", s.seg[SEG_SS] = (struct cpu_segment){ .unusable = 1, .attr = 0x60 });
+	REFUSE("register cs", s.seg[SEG_SS].attr = 0xc0f3);
+	REFUSE("register ss", s.seg[SEG_SS].attr = 0xc091);
+	REFUSE("register ss", s.seg[SEG_SS].attr = 0xc092);
+	REFUSE("register ss", (s.cr0 &= ~CR0_PE, s.seg[SEG_SS].attr |= 0x20));
+	REFUSE("register ds", s.seg[SEG_DS].attr = 0xc099);
+	REFUSE("register ds", s.seg[SEG_DS] = (struct cpu_segment){ .unusable = 1, .base = 1 });
+	REFUSE("register ds", s.seg[SEG_DS].unusable = 2);
+	REFUSE("register es", s.seg[SEG_ES].base = BIT(32));
+	REFUSE("fs base", s.seg[SEG_FS].base = BIT(47));
+	REFUSE("fs base", s.seg[SEG_FS] = (struct cpu_segment){ .unusable = 1, .base = BIT(47) });
+	REFUSE("register gs", s.seg[SEG_GS].attr |= 0x100);
+	REFUSE("register tr", s.seg[SEG_TR].attr = 0x89);
+	REFUSE("register tr", s.seg[SEG_TR] = (struct cpu_segment){ .unusable = 1 });
+	REFUSE("register ldtr", s.seg[SEG_LDTR] = s.seg[SEG_TR]);
+	REFUSE("halted", s.halted = 2);
+	REFUSE("sti_shadow", s.sti_shadow = 1);
+	REFUSE("ss_shadow", (s.rflags |= RFLAGS_IF, s.sti_shadow = s.ss_shadow = 1));
+	REFUSE("halted", (s.halted = 1, s.ss_shadow = 1));
+	REFUSE("wait_sipi", s.wait_sipi = 1);
+	REFUSE("init_pending", s.init_pending = 2);
+	REFUSE("sipi_vector", s.sipi_vector = 8);
+	REFUSE("pending_dbg", s.pending_dbg = BIT(20));
+
+	protected_mode(3);
+	soft_get_state(cpu, &good);
+	REFUSE("halted", s.halted = 1);
+	REFUSE("register ss", s.seg[SEG_SS] = (struct cpu_segment){ .unusable = 1, .attr = 0x60 });
+}
+
+/* What a VM entry takes, and what the processor itself can come to. */
+static void state_taken(void **state)
+{
+	struct cpu_arch_state good, s, again;
+	struct skep_error e = { .text = "" };
+
+	protected_mode(0);
+	soft_get_state(cpu, &good);
+	good.cr0 |= CR0_PG;
+	good.cr4 |= CR4_PAE;
+	good.efer |= EFER_LME | EFER_LMA;
+	good.seg[SEG_CS].attr = 0xa09b;
+#define TAKE(...)							\
+	do {								\
+		s = good;						\
+		__VA_ARGS__;						\
+		if (soft_set_state(cpu, &s, &e) < 0)			\
+			fail_msg("line %d: %s", __LINE__, e.text);	\
+		soft_get_state(cpu, &again);				\
+		assert_memory_equal(&s, &again, sizeof s);		\
+	} while (0)
+	TAKE((void)0);
+	/* Run to the end of the lower half: the fault comes with the next fetch. */
+	TAKE(s.rip = BIT(47));
+	/* 64-bit code with no stack segment; it may go on as 32-bit code, and to real mode. */
+	TAKE(s.seg[SEG_SS] = (struct cpu_segment){ .unusable = 1 });
+	TAKE((s.seg[SEG_SS] = (struct cpu_segment){ .unusable = 1 }, s.seg[SEG_CS].attr = 0xc09b));
+	TAKE((s.seg[SEG_SS] = (struct cpu_segment){ .unusable = 1 }, s.seg[SEG_CS].attr = 0xc09b,
+	      s.cr0 &= ~(CR0_PG | CR0_PE), s.efer = EFER_LME));
+	TAKE((s.seg[SEG_SS] = (struct cpu_segment){ .unusable = 1, .selector = 2, .attr = 0x40 },
+	      s.seg[SEG_CS].attr = 0xa0db, s.seg[SEG_CS].selector = 0xa));
+	assert_int_equal(cpu->cpl, 2);
+	/* A task switch that failed leaves selectors without segments. */
+	TAKE(s.seg[SEG_DS] = (struct cpu_segment){ .unusable = 1, .selector = 0x1234 });
+	/* Left long mode with wide bases, and with the pointers of PAE paging as they were. */
+	TAKE((s.seg[SEG_GS].base = ~0ull << 40, s.pdpte[1] = 0x1e19));
+	TAKE((s.init_pending = s.sipi_pending = 1, s.sipi_vector = 0x9a));
+	assert_int_equal(atomic_load(&cpu->v->requests) & (VCPU_REQ_INIT | VCPU_REQ_SIPI),
+			 VCPU_REQ_INIT | VCPU_REQ_SIPI);
+	TAKE((s.fpu.fcw = 0x37e, s.fpu.fsw = 0x8081));
+	TAKE(s.halted = 1);
+	soft_reset(cpu, false);
 }
 
 /* INIT keeps what power-on sets: caches, floating point, MSRs but EFER. */
@@ -499,6 +602,7 @@ int main(void)
 		cmocka_unit_test(pae_pointers),
 		cmocka_unit_test(state_round_trip),
 		cmocka_unit_test(state_refused),
+		cmocka_unit_test(state_taken),
 		cmocka_unit_test(init_and_power_on),
 	};
 

@@ -38,6 +38,11 @@ static bool memory_type(unsigned t, bool pat)
 	return t == 0 || t == 1 || t == 4 || t == 5 || t == 6 || (pat && t == 7);
 }
 
+bool soft_mtrr_type(unsigned type)
+{
+	return memory_type(type, false);
+}
+
 static bool eight_types(uint64_t v, bool pat)
 {
 	for (unsigned i = 0; i < 8; i++)
@@ -60,7 +65,6 @@ static bool mtrr_type(struct soft_cpu *c, const struct soft_msr *m, uint64_t v)
 {
 	return memory_type(v & 0xff, false);
 }
-
 
 /* ---- Registers that are more than a field -------------------------------------- */
 

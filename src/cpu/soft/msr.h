@@ -49,6 +49,9 @@ struct soft_msr {
 	bool (*write)(struct soft_cpu *c, const struct soft_msr *m, uint64_t v);
 };
 
+/* Is it a memory type that an MTRR can give? */
+bool soft_mtrr_type(unsigned type);
+
 extern const struct soft_msr soft_msrs[];
 extern const unsigned soft_nmsrs;
 

@@ -81,15 +81,18 @@ void soft_reset(struct soft_cpu *c, bool init)
 
 /* ---- State in and out ---------------------------------------------------------- */
 
-/* A segment's cached contents mean nothing while it is unusable: one form of it. */
-static void canonical_segments(struct cpu_arch_state *s)
+/*
+ * A segment's cached contents mean nothing while it is unusable: one form of it.  SS.DPL is the
+ * privilege level all the same.
+ */
+static void canonical_segments(struct cpu_arch_state *s, unsigned cpl)
 {
 	for (unsigned i = 0; i < SEG_COUNT; i++) {
 		struct cpu_segment *g = &s->seg[i];
 
 		if (!g->unusable)
 			continue;
-		g->attr = 0;
+		g->attr = i == SEG_SS ? (uint16_t)(cpl << 5) : 0;
 		g->limit = 0;
 		/* FS and GS have a base of their own in 64-bit mode. */
 		if (i != SEG_FS && i != SEG_GS)
@@ -134,7 +137,7 @@ void soft_get_state(struct soft_cpu *c, struct cpu_arch_state *s)
 	s->rflags = soft_rflags(c);
 	if (c->v)
 		export_requests(c->v, s);
-	canonical_segments(s);
+	canonical_segments(s, c->cpl);
 	if (c->v && c->v->lapic) {
 		s->cr8 = lapic_get_tpr(c->v->lapic);
 		s->apic_base = lapic_get_base(c->v->lapic);
@@ -164,8 +167,7 @@ int soft_set_state(struct soft_cpu *c, const struct cpu_arch_state *s, struct sk
 	else if (s->rflags & RFLAGS_VM)
 		c->cpl = 3;
 	else
-		c->cpl = s->seg[SEG_SS].unusable ? s->seg[SEG_CS].selector & 3 :
-			 desc_dpl(s->seg[SEG_SS].attr) & 3;
+		c->cpl = (uint8_t)desc_dpl(s->seg[SEG_SS].attr);
 	soft_tlb_flush(c, true);
 	soft_tlb_set_cr3(c, cr3, false);
 	soft_update_mode(c);
