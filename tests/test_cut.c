@@ -9,6 +9,16 @@
 
 #include "vm/cut.h"
 
+/* malloc, for a test that wants it to fail; what sanitizers put in its place is not ours. */
+static _Thread_local bool no_memory;
+
+void *__real_malloc(size_t size);
+void *__wrap_malloc(size_t size);
+void *__wrap_malloc(size_t size)
+{
+	return no_memory ? NULL : __real_malloc(size);
+}
+
 static struct vm *vm;
 static struct guest_memory *m;
 static struct skep_error e;
@@ -257,6 +267,25 @@ static void live_cut_given_up(void **state)
 		put(0x100000 + i * 0x10000, 3);
 	ram_cut_commit(r.cut);
 	assert_int_equal(memory_count_dirty(m), 32);
+}
+
+/* The guest goes on, the save does not. */
+static void writer_without_memory(void **state)
+{
+	struct ram_cut *c;
+	struct ram_chunk k;
+
+	put(0x200000, 1);
+	c = memory_cut(m, CUT_LIVE, &e);
+	assert_non_null(c);
+	no_memory = true;
+	put(0x200000, 2);
+	no_memory = false;
+	assert_int_equal(*memory_page(m, 0x200000).read, 2);
+	assert_true(ram_cut_next(c, &k, &e) < 0);
+	assert_non_null(strstr(e.text, "no memory"));
+	ram_cut_abort(c);
+	assert_int_equal(memory_count_dirty(m), 1);
 }
 
 static void write_tags_are_dropped(void **state)
@@ -511,6 +540,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(one_at_a_time, setup, teardown),
 		cmocka_unit_test_setup_teardown(live_cut, setup, teardown),
 		cmocka_unit_test_setup_teardown(live_cut_given_up, setup, teardown),
+		cmocka_unit_test_setup_teardown(writer_without_memory, setup, teardown),
 		cmocka_unit_test_setup_teardown(write_tags_are_dropped, setup, teardown),
 		cmocka_unit_test(two_regions_sparse),
 		cmocka_unit_test(odd_sizes),

@@ -30,7 +30,10 @@
  * FROZEN that is left and then waits until `copiers` is 0.  A writer counts itself and then
  * looks at FROZEN again; the end clears FROZEN and then looks at the count; all four are
  * sequentially consistent, so either the writer sees that there is nothing to do, or the end sees
- * the writer.  (A writer without memory for a copy fails the cut, not the guest.)
+ * the writer.
+ *
+ * A writer without memory for a copy fails the cut, not the guest: it sets `failed` before it
+ * clears FROZEN, and the reader looks at that before it believes what is in side[].
  */
 #include "vm/cut.h"
 
@@ -236,8 +239,8 @@ static bool take_page(struct ram_cut *c, size_t page, uint8_t *to)
 			return true;
 	}
 	copy = atomic_load(&c->side[page]);
-	if (!copy)
-		return false;		/* the writer had no memory */
+	if (!copy || atomic_load(&c->failed))
+		return false;
 	memcpy(to, copy, GUEST_PAGE_SIZE);
 	atomic_store(&c->side[page], TAKEN);
 	free(copy);
