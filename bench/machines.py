@@ -340,8 +340,8 @@ class Qemu(Machine):
         if os.path.exists(path):
             os.unlink(path)
         m = cls([QEMU, "-accel", "tcg", "-M", "q35", "-m", f"{ram}M", "-nodefaults", "-display",
-                 "none", "-serial", "stdio", "-no-reboot", "-qmp", f"unix:{path},server=on,wait=off",
-                 "-kernel", kernel, *options], scratch, keep)
+                 "none", "-serial", "stdio", "-no-reboot", "-kernel", kernel, "-qmp",
+                 f"unix:{path},server=on,wait=off", *options], scratch, keep)
         m.path, m.qmp = path, None
         return m
 
