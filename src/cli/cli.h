@@ -23,6 +23,7 @@ struct cli_start {
 /* Commands: argv[0] is the command's name.  They return the process's exit code. */
 int cli_run(int argc, char **argv, const struct cli_start *start);
 int cli_demo(int argc, char **argv, const struct cli_start *start);
+int cli_run_demo(int argc, char **argv, const struct cli_start *start);	/* the guest alone */
 int cli_restore(int argc, char **argv, const struct cli_start *start);
 int cli_save(int argc, char **argv, const struct cli_start *start);
 int cli_clone(int argc, char **argv, const struct cli_start *start);
@@ -32,6 +33,7 @@ int cli_pause(int argc, char **argv, const struct cli_start *start);	/* and resu
 int cli_stop(int argc, char **argv, const struct cli_start *start);
 int cli_ctl(int argc, char **argv, const struct cli_start *start);
 int cli_bhyvectl(int argc, char **argv, const struct cli_start *start);
+int cli_inspect(int argc, char **argv, const struct cli_start *start);
 int cli_diff(int argc, char **argv, const struct cli_start *start);
 int cli_verify(int argc, char **argv, const struct cli_start *start);
 int cli_profile(int argc, char **argv, const struct cli_start *start);

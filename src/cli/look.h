@@ -28,6 +28,24 @@ void look_hex(FILE *out, const uint8_t *p, size_t n);
 /* Text from a file, for a terminal. */
 void look_text(const char *text);
 
+/* "2026-11-21 23:22:01 UTC", of nanoseconds since the Epoch. */
+const char *look_date(int64_t ns, char buf[48]);
+/* How long: "2 days 3 h", "4 min 5 s", "1.25 s", "3.5 ms"; without a sign. */
+const char *look_span(int64_t ns, char buf[48]);
+
+struct snap_reader;
+struct look_file {		/* of one file, without its parents */
+	const char *kind;	/* "plain", "compressed", "delta", "compressed delta" */
+	uint64_t size, allocated;	/* bytes of the file, and on the disk */
+	uint64_t ram;		/* of the machine */
+	uint64_t told;		/* bytes of RAM that the file tells of: all but for a delta */
+	uint64_t stored;	/* bytes that RAM takes on the disk */
+	unsigned parents;	/* those that were opened */
+};
+void look_file(const struct snap_reader *r, struct look_file *f);
+/* Its members, without braces: "size": 1, ... */
+void look_file_json(const struct look_file *f);
+
 /* The sentence about an option that getopt_long did not take; got is '?' or ':'. */
 int look_bad_option(const char *command, const struct option *options, char **argv, int got,
 		    struct skep_error *e);
