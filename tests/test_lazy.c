@@ -271,6 +271,17 @@ static void truncated_file(void **state)
 	assert_true(memory_prefault(m, 0, TEST_RAM, &e) < 0);
 }
 
+/* A guest that falls over its zeroes before the vm thread has been told. */
+static void guest_that_falls(void **state)
+{
+	map(0x200000, 0x400000, 0);
+	assert_int_equal(ftruncate(file, 0x1000), 0);
+	assert_int_equal(get(0x345678), 0);
+	vm_request_exit(vm, VM_EXIT_TRIPLE_FAULT);
+	assert_int_equal(vm->exit_code, VM_EXIT_ERROR);
+	assert_non_null(strstr(vm->exit_error.text, "RAM at 0x345000 is gone"));
+}
+
 static void truncated_while_saved(void **state)
 {
 	struct ram_chunk k;
@@ -544,7 +555,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		T(mapped_ram), T(bad_mappings), T(many_mappings), T(mapped_then_cut),
-		T(discarded_memory), T(truncated_file), T(truncated_while_saved),
+		T(discarded_memory), T(truncated_file), T(guest_that_falls),
+		T(truncated_while_saved),
 		T(fetched_when_needed), T(source_is_owned), T(failed_source), T(fetched_by_many),
 		T(cut_fetches), T(cut_of_failed_source),
 	};

@@ -52,7 +52,13 @@ static void request_exit(struct vm *vm, int code, const struct skep_error *why)
 
 void vm_request_exit(struct vm *vm, int code)
 {
-	request_exit(vm, code, NULL);
+	struct skep_error why;
+
+	/* What a guest does whose RAM has become zeroes is our failure, not its own. */
+	if (code != VM_EXIT_SUSPENDED && memory_lost(&vm->memory, &why) < 0)
+		request_exit(vm, VM_EXIT_ERROR, &why);
+	else
+		request_exit(vm, code, NULL);
 }
 
 void vm_request_error(struct vm *vm, const char *fmt, ...)
