@@ -42,6 +42,7 @@ static const struct command commands[] = {
 	{ "inspect", cli_inspect, "show what a snapshot holds" },
 	{ "verify", cli_verify, "tell whether a snapshot is whole and would be restored" },
 	{ "diff", cli_diff, "tell how two snapshots differ" },
+	{ "snapshot", cli_snapshot, "flatten a chain of deltas, or list it" },
 	{ "profile", cli_profile, "generations of snapshots: list, show, check" },
 	{ "help", run_help, "explain a topic: keys, devices, run" },
 	{ "version", run_version, "print the version" },
