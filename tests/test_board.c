@@ -293,7 +293,7 @@ static void reset_is_one_state(void **state)
 
 			d->type->export(d, model);
 			state_dump(f, d->name, d->type->state, model);
-			free(model);
+			chip_model_free(d, model);
 		}
 		fclose(f);
 		init_pic();

@@ -499,7 +499,7 @@ static const struct state_field fields[] = {
 	STATE_U8(struct mc146818_model, weekday_offset, .max = 6),
 	STATE_U32(struct mc146818_model, offset_ns, .max = NSEC_PER_SEC - 1),
 	STATE_TIME(struct mc146818_model, offset_s, .max = OFFSET_MAX),
-	STATE_TIME(struct mc146818_model, checked, .max = CLOCK_DUE_MAX),
+	STATE_TIME(struct mc146818_model, checked, .max = CLOCK_END),
 };
 
 const struct state_record mc146818_record = {

@@ -39,6 +39,21 @@ static void dump_cpus(struct vm *vm, FILE *out)
 	free(s);
 }
 
+/* The dump is the guest's state: what the host's side holds is left out. */
+static void forget_host_side(const struct state_record *r, void *model)
+{
+	for (size_t k = 0; k < r->nfields; k++) {
+		const struct state_field *f = &r->fields[k];
+		uint8_t *p = (uint8_t *)model + f->offset;
+
+		if (!f->host)
+			continue;
+		if (f->type == STATE_T_BLOB)
+			free(((struct state_blob *)p)->data);
+		memset(p, 0, (size_t)f->size * f->count);
+	}
+}
+
 static void dump_devices(struct vm *vm, FILE *out)
 {
 	struct device *d;
@@ -55,6 +70,7 @@ static void dump_devices(struct vm *vm, FILE *out)
 			continue;
 		}
 		d->type->export(d, model);
+		forget_host_side(r, model);
 		state_dump(out, d->name, r, model);
 		state_free(r, model);
 		free(model);

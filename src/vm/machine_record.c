@@ -20,7 +20,7 @@ static const struct state_field fields[] = {
 	STATE_BYTES(struct machine_model, uuid),
 	STATE_BOOL(struct machine_model, virtual_clock),
 	STATE_TIME(struct machine_model, guest_ns, .max = CLOCK_END),
-	STATE_TIME(struct machine_model, wall_base, .max = CLOCK_END),
+	STATE_TIME(struct machine_model, wall_base, .max = INT64_MAX / 2),	/* as clock.start */
 	STATE_U32(struct machine_model, tsc_khz),
 	STATE_U32(struct machine_model, insn_ps),
 	STATE_U64(struct machine_model, insns),
@@ -159,6 +159,16 @@ int machine_model_validate(struct vm *vm, const struct machine_model *m, struct 
 
 /* ---- Commit ------------------------------------------------------------ */
 
+/* No processor executes another instruction before the reset (vm_request_reset). */
+static void commit_reset(struct vm *vm, bool requested)
+{
+	unsigned i;
+
+	atomic_store(&vm->reset_requested, requested);
+	for (i = 0; requested && i < vm->ncpus; i++)
+		vcpu_stop(vm->vcpus[i], STOP_RESET);
+}
+
 void machine_model_commit(struct vm *vm, const struct machine_model *m)
 {
 	memcpy(vm->uuid, m->uuid, sizeof(vm->uuid));
@@ -175,6 +185,6 @@ void machine_model_commit(struct vm *vm, const struct machine_model *m)
 	/* Words from the host that the machine holds have been given to nobody: they stay. */
 	if (m->seeded)
 		memcpy(vm->entropy_state, m->entropy, sizeof(vm->entropy_state));
-	atomic_store(&vm->reset_requested, m->reset_requested);
+	commit_reset(vm, m->reset_requested);
 	input_log_commit(vm, &m->input);
 }

@@ -16,7 +16,9 @@ import time
 
 from lib import GUEST, LONG, SKEP, TOP, Skip, initrd, kernel, run, scratch
 
-HOST_FIELDS = {"manifest.id", "manifest.host_wall_ns", "manifest.parent_path", "manifest.parent"}
+HOST_FIELDS = {"manifest.id", "manifest.host_wall_ns", "manifest.parent_path", "manifest.parent",
+               # What a slow reader of the console has not taken yet.
+               "lpc.com1.unsent", "lpc.com1.unread"}
 RAM = "192M"
 
 
