@@ -80,7 +80,8 @@ static const struct flag flags[] = {
 	{ 'n', NULL, "DOMAIN", .refuse = "NUMA is not built yet; leave it out" },
 	{ 'p', NULL, "VCPU:CPU", .refuse = "pinning processors is not built yet; use taskset(1) for the "
 	  "whole command" },
-	{ 'r', NULL, "FILE", .refuse = "restoring a saved machine is not built yet" },
+	{ 'r', NULL, "FILE", .refuse = "`skep restore FILE` starts a saved machine, and "
+	  "needs no other flags" },
 };
 
 /* What getopt_long returns for a flag: its index, above every letter. */

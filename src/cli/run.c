@@ -1,4 +1,4 @@
-/* skep run, skep demo: a machine from its flags to its exit code. */
+/* skep run, skep demo --run: a machine from its flags to its exit code. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -272,7 +272,7 @@ int cli_run(int argc, char **argv, const struct cli_start *start)
 	return run_command(argc, argv, start, none);
 }
 
-int cli_demo(int argc, char **argv, const struct cli_start *start)
+int cli_run_demo(int argc, char **argv, const struct cli_start *start)
 {
 	static const char *const demo[] = { "name=demo", "boot.demo=true", "lpc.com1.path=stdio",
 					    NULL };

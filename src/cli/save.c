@@ -201,9 +201,12 @@ static json_t *arguments(const struct save_command *s)
 	snprintf(path, sizeof(path), "%s%s%s", s->file[0] == '/' || !dir ? "" : dir,
 		 s->file[0] == '/' ? "" : "/", s->file);
 	free(dir);
-	a = json_pack("{s:b, s:b, s:b, s:b, s:i, s:i, s:s}", "suspend", s->suspend, "live", s->live,
+	a = json_pack("{s:b, s:b, s:b, s:b, s:i, s:i}", "suspend", s->suspend, "live", s->live,
 		      "delta", s->delta, "no_sync", s->no_sync, "zstd_level", s->level, "generation",
-		      (int)s->generation, "path", path);
+		      (int)s->generation);
+	/* JSON is UTF-8 and a path need not be: then only a later delta does without it. */
+	if (a)
+		json_object_set_new(a, "path", json_string(path));
 	return a;
 }
 
@@ -230,7 +233,7 @@ static int save(struct save_command *s, struct control_client *c, struct snap_ta
 	int err;
 
 	if (!a)
-		return skep_fail(e, EINVAL, "the file name \"%s\" is not UTF-8", s->file);
+		return skep_fail(e, ENOMEM, "no memory for the request");
 	result = control_call(c, "save", a, t->fd, show_progress, s, e);
 	end_progress(s);
 	json_decref(a);

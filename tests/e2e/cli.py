@@ -35,8 +35,11 @@ def dump(*argv):
 def teaches():
     for argv in [], ["help"], ["--help"], ["-h"]:
         says(0, ["skep demo", "skep run", "help keys"], *argv)
-    for argv in ["run", "--help"], ["run", "-h"], ["help", "run"], ["demo", "--help"]:
+    for argv in ["run", "--help"], ["run", "-h"], ["help", "run"], ["demo", "--run", "--help"]:
         says(0, ["-c CPUS", "--kernel FILE", "Examples", "SIGTERM"], *argv)
+    says(0, ["save, kill", "--run"], "demo", "--help")
+    for argv in ["save", "--help"], ["restore", "--help"], ["clone", "-h"]:
+        says(0, ["usage: skep " + argv[0], "Examples"], *argv)
     says(0, ["hostbridge", "lpc"], "run", "-s", "help")
     says(0, ["com1", "stdio", "tcp="], "run", "-l", "help")
     says(0, ["memory.size", "default 256M"], "run", "-o", "help")

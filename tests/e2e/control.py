@@ -312,7 +312,7 @@ def stop_modes():
 
 
 def power_button():
-    p = subprocess.Popen([SKEP, "demo", "web"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+    p = subprocess.Popen([SKEP, "demo", "--run", "web"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
                          stderr=subprocess.PIPE)
     try:
         end = time.monotonic() + 30

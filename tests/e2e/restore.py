@@ -259,6 +259,12 @@ def refusals():
     assert code == ERROR and "snapshot" in out.lower(), out
 
 
+def demo_cycle():
+    """skep demo: saved, killed, verified, restored, and nothing noticed."""
+    out = skep("demo", timeout=60)
+    assert "tick 8:" in out and "noticed nothing" in out and "is killed" in out, out
+
+
 if __name__ == "__main__":
-    run(refusals, over_its_own_file, time_policies, twenty_clones, delta_chain, every_pair_of_modes,
+    run(demo_cycle, refusals, over_its_own_file, time_policies, twenty_clones, delta_chain, every_pair_of_modes,
         chain_of_fifty)

@@ -28,7 +28,7 @@ def ended_by(p, number, timeout=10):
 
 def closed_standard_output():
     # Without care the machine's RAM gets descriptor 1, and the console goes into it.
-    p = subprocess.run([SKEP, "demo"], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    p = subprocess.run([SKEP, "demo", "--run"], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
                        preexec_fn=lambda: os.close(1), timeout=20)
     assert p.returncode == 4 and b"standard output is closed" in p.stderr, p
 
@@ -100,7 +100,7 @@ def fifo_for_a_kernel():
 
 
 def fifo_for_the_state():
-    p = subprocess.Popen([SKEP, "demo", "--dump-state", fifo("state-fifo")],
+    p = subprocess.Popen([SKEP, "demo", "--run", "--dump-state", fifo("state-fifo")],
                          stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                          stderr=subprocess.DEVNULL)
     time.sleep(1)
