@@ -22,8 +22,8 @@
 #define MAPS_SPARE	2048u
 #define MAPS_DEFAULT	65530u
 
-#define LOST_TEXT "RAM at %#" PRIx64 " is gone: the snapshot file was truncated or cannot be read " \
-	"while the machine runs from it; restore from a whole copy"
+#define LOST_TEXT "RAM at %#" PRIx64 " is gone: the snapshot file was truncated or cannot be " \
+	"read while the machine runs from it; restore from a whole copy"
 
 static void touch_pages(struct guest_memory *m, size_t first, size_t n)
 {
