@@ -160,6 +160,9 @@ struct machine_state *machine_state_export(struct vm *vm, struct skep_error *e)
 	size_t i;
 
 	device_lock(vm);
+	if (ms && !vm->has_state)
+		err = skep_fail(e, EAGAIN, "the machine was not switched on yet: there is nothing to "
+				"save; try again in a moment");
 	for (i = 0; ms && !err && i < ms->nparts; i++) {
 		err = export_part(vm, &ms->parts[i], e);
 		ms->parts[i].filled = !err;
@@ -299,5 +302,6 @@ void machine_state_commit(struct vm *vm, const struct machine_state *ms)
 	for (i = 0; i < ms->nparts; i++)
 		if (ms->parts[i].record == &cpu_arch_record)
 			settle_requests(vm->vcpus[ms->parts[i].cpu], ms->parts[i].model);
+	vm->has_state = true;
 	device_unlock(vm);
 }

@@ -216,6 +216,74 @@ void vm_destroy(struct vm *vm)
 	free(vm);
 }
 
+/* ---- Standing -------------------------------------------------------- */
+
+/* vm->lock. */
+static void pause_machine(struct vm *vm, uint32_t reason)
+{
+	struct device *d;
+	unsigned i;
+
+	for (i = 0; i < vm->ncpus; i++)
+		vcpu_stop(vm->vcpus[i], reason);
+	for (i = 0; i < vm->ncpus; i++)
+		vcpu_wait_stopped(vm->vcpus[i]);
+	if (!vm->pause_reasons) {
+		device_lock(vm);
+		clock_pause(&vm->clock);
+		loop_timer_changed(vm, INT64_MAX);
+		for (d = vm->devices; d; d = d->next)
+			d->type->quiesce(d);
+		vm->quiesced = true;
+		device_unlock(vm);
+	}
+	vm->pause_reasons |= reason;
+}
+
+void vm_pause(struct vm *vm, uint32_t reason)
+{
+	pthread_mutex_lock(&vm->lock);
+	pause_machine(vm, reason);
+	pthread_mutex_unlock(&vm->lock);
+}
+
+/* Resumes the devices, last made first: the list is singly linked, and short. */
+static void resume_devices(struct device *d)
+{
+	if (!d)
+		return;
+	resume_devices(d->next);
+	d->type->resume(d);
+}
+
+/* vm->lock. */
+static void resume_machine(struct vm *vm, uint32_t reason)
+{
+	unsigned i;
+
+	if (vm->pause_reasons && !(vm->pause_reasons &= ~reason)) {
+		device_lock(vm);
+		vm->quiesced = false;
+		clock_resume(&vm->clock);
+		resume_devices(vm->devices);
+		input_log_resume(vm);
+		loop_timer_changed(vm, timers_next_due(vm));
+		device_unlock(vm);
+	}
+	for (i = 0; i < vm->ncpus; i++)
+		vcpu_go(vm->vcpus[i], reason);
+}
+
+void vm_resume(struct vm *vm, uint32_t reason)
+{
+	pthread_mutex_lock(&vm->lock);
+	resume_machine(vm, reason);
+	pthread_mutex_unlock(&vm->lock);
+	/* A reset may have waited for this. */
+	if (atomic_load(&vm->reset_requested))
+		loop_wake(vm);
+}
+
 /* ---- Running --------------------------------------------------------- */
 
 /* One known state of everything, whatever went before.  vCPUs stopped. */
@@ -240,19 +308,31 @@ static int machine_reset(struct vm *vm, struct skep_error *e)
 		vm->vcpus[i]->ops->reset(vm->vcpus[i], false);
 	}
 	err = boot_place(vm, e);
+	vm->has_state = !err;
 	device_unlock(vm);
 	return err;
 }
 
-static void restart(struct vm *vm)
+/*
+ * False: the machine stands for somebody else, who must not see its memory change (a save); the
+ * reset waits, and is part of what is saved.
+ */
+static bool restart(struct vm *vm)
 {
 	struct skep_error e = { .text = "" };
 
-	vm_pause(vm, STOP_RESET);
+	pthread_mutex_lock(&vm->lock);
+	if (vm->pause_reasons) {
+		pthread_mutex_unlock(&vm->lock);
+		return false;
+	}
+	pause_machine(vm, STOP_RESET);
 	atomic_store(&vm->reset_requested, false);
 	if (machine_reset(vm, &e) < 0)
 		vm_request_error(vm, "%s", e.text);
-	vm_resume(vm, STOP_RESET);
+	resume_machine(vm, STOP_RESET);
+	pthread_mutex_unlock(&vm->lock);
+	return true;
 }
 
 static int power_on(struct vm *vm, struct skep_error *e)
@@ -264,8 +344,11 @@ static int power_on(struct vm *vm, struct skep_error *e)
 	if (vm->clock.mode == CLOCK_MODE_REALTIME && !vm->restored &&
 	    !config_is_set(config_root(vm->config), "clock.start"))
 		clock_set_wall_now(&vm->clock);
+	/* Whoever pauses the machine now, to save it, waits until there is one. */
+	pthread_mutex_lock(&vm->lock);
 	if (!vm->restored)
 		err = machine_reset(vm, e);
+	pthread_mutex_unlock(&vm->lock);
 	for (i = 0; i < vm->ncpus && !err; i++)
 		err = vcpu_start(vm->vcpus[i], e);
 	if (!err)
@@ -291,9 +374,7 @@ int vm_run(struct vm *vm, struct skep_error *e)
 		return code;
 	}
 	while (!vm_exiting(vm)) {
-		if (atomic_load(&vm->reset_requested))
-			restart(vm);
-		else
+		if (!atomic_load(&vm->reset_requested) || !restart(vm))
 			loop_iterate(vm);
 	}
 	power_off(vm);
@@ -304,55 +385,4 @@ int vm_run(struct vm *vm, struct skep_error *e)
 		*e = vm->exit_error;
 	pthread_mutex_unlock(&vm->exit_lock);
 	return code;
-}
-
-void vm_pause(struct vm *vm, uint32_t reason)
-{
-	struct device *d;
-	unsigned i;
-
-	pthread_mutex_lock(&vm->lock);
-	for (i = 0; i < vm->ncpus; i++)
-		vcpu_stop(vm->vcpus[i], reason);
-	for (i = 0; i < vm->ncpus; i++)
-		vcpu_wait_stopped(vm->vcpus[i]);
-	if (!vm->pause_reasons) {
-		device_lock(vm);
-		clock_pause(&vm->clock);
-		loop_timer_changed(vm, INT64_MAX);
-		for (d = vm->devices; d; d = d->next)
-			d->type->quiesce(d);
-		vm->quiesced = true;
-		device_unlock(vm);
-	}
-	vm->pause_reasons |= reason;
-	pthread_mutex_unlock(&vm->lock);
-}
-
-/* Resumes the devices, last made first: the list is singly linked, and short. */
-static void resume_devices(struct device *d)
-{
-	if (!d)
-		return;
-	resume_devices(d->next);
-	d->type->resume(d);
-}
-
-void vm_resume(struct vm *vm, uint32_t reason)
-{
-	unsigned i;
-
-	pthread_mutex_lock(&vm->lock);
-	if (vm->pause_reasons && !(vm->pause_reasons &= ~reason)) {
-		device_lock(vm);
-		vm->quiesced = false;
-		clock_resume(&vm->clock);
-		resume_devices(vm->devices);
-		input_log_resume(vm);
-		loop_timer_changed(vm, timers_next_due(vm));
-		device_unlock(vm);
-	}
-	for (i = 0; i < vm->ncpus; i++)
-		vcpu_go(vm->vcpus[i], reason);
-	pthread_mutex_unlock(&vm->lock);
 }
