@@ -647,7 +647,7 @@ static void no_state_that_passes_can_do_harm(void **state)
 	uint64_t seed = random_seed();
 
 	printf("seed %" PRIu64 " (SKEP_TEST_SEED=... repeats it)\n", seed);
-	alarm(sanitized() ? 1200 : 280);		/* a hang is a failure */
+	alarm(280 * (1 + steps(1600) / 1600));	/* a hang is a failure */
 	for (unsigned round = 0; round < rounds; round++) {
 		struct board *b = board_make(config);
 		struct board_state s;

@@ -33,8 +33,11 @@ static int64_t deadline_ns(const struct lapic *a, int64_t now)
 	const struct guest_clock *c = &a->dev.vm->clock;
 	uint64_t raw = clock_ns_to_tsc(c, now), tsc = raw + a->tsc_adjust, due;
 
-	if (a->m.tsc_deadline <= tsc)
-		return now;
+	/* Overdue: since when is the same whenever somebody looks, also after a restore. */
+	if (a->m.tsc_deadline <= tsc) {
+		due = tsc - a->m.tsc_deadline;
+		return due < raw ? clock_tsc_to_ns(c, raw - due) : 0;
+	}
 	if (__builtin_add_overflow(raw, a->m.tsc_deadline - tsc, &due))
 		return INT64_MAX;
 	return clock_tsc_to_ns(c, due);
