@@ -126,9 +126,9 @@ static void mapped_ram(void **state)
 
 	assert_int_equal(pread(file, &v, 1, 0x100000), 1);
 	assert_int_equal(v, pattern(0x100000));
-	assert_int_equal(memory_prefault(m, 0, TEST_RAM, &e), 0);
-	assert_int_equal(memory_prefault(m, 0x3000, 1, &e), 0);
-	assert_true(memory_prefault(m, TEST_RAM, 1, &e) < 0);
+	assert_int_equal(memory_prefault(m, 0, TEST_RAM, false, &e), 0);
+	assert_int_equal(memory_prefault(m, 0x3000, 1, true, &e), 0);
+	assert_true(memory_prefault(m, TEST_RAM, 1, false, &e) < 0);
 }
 
 static void bad_mappings(void **state)
@@ -268,7 +268,7 @@ static void truncated_file(void **state)
 	ram_cut_abort(c);
 	assert_null(memory_cut(m, CUT_LIVE, &e));
 	assert_non_null(strstr(e.text, "truncated"));
-	assert_true(memory_prefault(m, 0, TEST_RAM, &e) < 0);
+	assert_true(memory_prefault(m, 0, TEST_RAM, false, &e) < 0);
 }
 
 /* A guest that falls over its zeroes before the vm thread has been told. */

@@ -75,6 +75,7 @@ static const struct state_field fields[] = {
 	STATE_LIST(struct manifest, regions, &region_record, .max = REGIONS_MAX),
 	STATE_LIST(struct manifest, config, &setting_record, .max = SETTINGS_MAX),
 	STATE_LIST(struct manifest, disks, &disk_record, .max = DISKS_MAX),
+	STATE_BLOB(struct manifest, written, .max = MANIFEST_WRITTEN_MAX, .opt = true, .host = true),
 };
 
 const struct state_record manifest_record = {

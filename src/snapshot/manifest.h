@@ -6,6 +6,7 @@
 #include "state/state.h"
 
 #define MANIFEST_TEXT	64
+#define MANIFEST_WRITTEN_MAX (512u * 1024)	/* bytes */
 
 struct manifest_region {	/* a region of RAM */
 	uint64_t gpa, size;
@@ -47,6 +48,11 @@ struct manifest {
 	struct state_list regions;	/* of struct manifest_region */
 	struct state_list config;	/* of struct manifest_setting */
 	struct state_list disks;	/* of struct manifest_disk */
+	/*
+	 * Pages written between the snapshot before (or the restore) and this one, what the guest
+	 * is likely to touch first: pairs of u32, page number and count, rising. May be empty.
+	 */
+	struct state_blob written;
 };
 
 extern const struct state_record manifest_record;

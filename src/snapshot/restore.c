@@ -13,6 +13,7 @@
 #include "base/text.h"
 #include "config/config.h"
 #include "snapshot/contents.h"
+#include "snapshot/draft.h"
 #include "state/codec.h"
 #include "vm/machine.h"
 #include "vm/vm.h"
@@ -127,7 +128,7 @@ static int decode_record(struct machine_state *ms, const struct snap_record *rec
 		return err;
 	p = machine_state_find(ms, head.name);
 	if (!p)
-		return skep_fail(e, ENOTSUP, "%s: the snapshot has a record of the kind %s by that name, "
+		return skep_fail(e, EPROTO, "%s: the snapshot has a record of the kind %s by that name, "
 				 "and this machine has no such part", head.name, head.kind);
 	if (p->filled)
 		return skep_fail(e, EINVAL, "%s: there are two records by that name", head.name);
@@ -146,9 +147,9 @@ static int decode_records(const struct snap_reader *r, struct machine_state *ms,
 		err = decode_record(ms, &r->records[i], e);
 	for (i = 0; i < ms->nparts && !err; i++)
 		if (!ms->parts[i].filled)
-			err = skep_fail(e, EINVAL, "%s: the snapshot has no record of it (%s)",
+			err = skep_fail(e, EPROTO, "%s: the snapshot has no record of it (%s)",
 					ms->parts[i].name, ms->parts[i].record->kind);
-	return err;
+	return snap_draft_changed(&r->manifest, err, e);
 }
 
 static int import_state(struct vm *vm, const struct snap_reader *r, struct skep_error *e)
@@ -261,6 +262,25 @@ static int lay_region(struct layer *l, const struct snap_region *g)
 	return err ? err : lay_stretch(l, g, kind, from, end);
 }
 
+/* What the guest had written last, it will write again.  The list is a hint from a hostile file. */
+static int prefetch(struct vm *vm, const struct state_blob *written, struct skep_error *e)
+{
+	uint64_t page, n, end = 0;
+	uint32_t at;
+	int err = 0;
+
+	for (at = 0; at + 8 <= written->len && !err; at += 8, end = page + n) {
+		page = load32(written->data + at);
+		n = load32(written->data + at + 4);
+		/* Rising, so that no page costs twice. */
+		err = page < end ? skep_fail(e, EINVAL, "page %#" PRIx64 " comes again", page) :
+		      memory_prefault(&vm->memory, page * GUEST_PAGE_SIZE, n * GUEST_PAGE_SIZE, true, e);
+	}
+	if (err)
+		skep_error_prefix(e, "manifest: written");
+	return err;
+}
+
 static int lay_ram(struct vm *vm, struct snap_reader *r, const struct restore_options *o,
 		   struct skep_error *e)
 {
@@ -281,8 +301,9 @@ static int lay_ram(struct vm *vm, struct snap_reader *r, const struct restore_op
 		err = lay_region(&l, &l.root->region[i]);
 	free(l.changed);
 	for (i = 0; i < vm->memory.nram && !err && o->prefault; i++)
-		err = memory_prefault(&vm->memory, vm->memory.ram[i].gpa, vm->memory.ram[i].size, e);
-	return err;
+		err = memory_prefault(&vm->memory, vm->memory.ram[i].gpa, vm->memory.ram[i].size,
+				      false, e);
+	return !err && o->prefetch ? prefetch(vm, &r->manifest.written, e) : err;
 }
 
 /* ---- Time -------------------------------------------------------------- */

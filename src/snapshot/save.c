@@ -176,12 +176,50 @@ static int write_cpu(struct snap_writer *w, const struct cpu_arch_state *c, stru
 	return snap_writer_cpu(w, &r, e);
 }
 
+struct written {
+	uint32_t (*runs)[2];
+	size_t n, max;
+	bool full;
+};
+
+static void add_written(void *opaque, uint64_t gpa, uint64_t npages)
+{
+	struct written *w = opaque;
+
+	if (w->n == w->max) {
+		w->full = true;
+		return;
+	}
+	w->runs[w->n][0] = (uint32_t)(gpa / GUEST_PAGE_SIZE);
+	w->runs[w->n++][1] = (uint32_t)npages;
+}
+
+/* What a restore of this file may fetch early.  It only serves speed: without memory there is none. */
+static void note_written(struct save *s)
+{
+	struct written w = { .max = MANIFEST_WRITTEN_MAX / sizeof(*w.runs) };
+
+	/* Before the first snapshot that would be all of RAM. */
+	if (!s->vm->origin.known)
+		return;
+	w.runs = malloc(MANIFEST_WRITTEN_MAX);
+	if (w.runs)
+		ram_cut_written(s->cut, add_written, &w);
+	if (!w.n || w.full) {
+		free(w.runs);
+		return;
+	}
+	s->manifest.written.data = (uint8_t *)w.runs;
+	s->manifest.written.len = (uint32_t)(w.n * sizeof(*w.runs));
+}
+
 static int write_notes(struct save *s, struct snap_writer *w, struct skep_error *e)
 {
 	struct state_buf b = { 0 };
 	size_t i;
 	int err = add_parent(s, e);
 
+	note_written(s);
 	if (!err)
 		err = state_encode(&manifest_record, "manifest", &s->manifest,
 				   state_generation_version(s->generation, &manifest_record), &b, e);

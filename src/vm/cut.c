@@ -312,6 +312,30 @@ int ram_cut_next(struct ram_cut *c, struct ram_chunk *chunk, struct skep_error *
 	return memory_lost(c->m, e);
 }
 
+static bool was_written(const struct ram_cut *c, size_t page)
+{
+	return c->dirty[page / 64] >> page % 64 & 1;
+}
+
+void ram_cut_written(const struct ram_cut *c, void (*fn)(void *opaque, uint64_t gpa, uint64_t npages),
+		     void *opaque)
+{
+	size_t npages = c->m->npages, page, end;
+
+	for (page = 0; page < npages; page = end) {
+		end = page + 1;
+		if (!(page % 64) && !c->dirty[page / 64])
+			end = page + 64;
+		if (!was_written(c, page))
+			continue;
+		/* Regions are told apart. */
+		while (end < npages && was_written(c, end) &&
+		       page_region(c->m, end) == page_region(c->m, page))
+			end++;
+		fn(opaque, page_gpa(c->m, page), end - page);
+	}
+}
+
 /* ---- Ending ------------------------------------------------------------ */
 
 /* Writers go on unwatched, and none of them is with us any more. */

@@ -48,6 +48,13 @@ int ram_cut_next(struct ram_cut *c, struct ram_chunk *chunk, struct skep_error *
 /* Upper bounds, for progress: pages in the cut, and those that were returned. */
 uint64_t ram_cut_pages(const struct ram_cut *c);
 
+/*
+ * Calls fn for each stretch of pages that were written since the last cut that was committed, or
+ * since the restore; by rising address.
+ */
+void ram_cut_written(const struct ram_cut *c, void (*fn)(void *opaque, uint64_t gpa, uint64_t npages),
+		     void *opaque);
+
 /* The save is complete: frees it.  A live one: writers go on unwatched. */
 void ram_cut_commit(struct ram_cut *c);
 /* It is not: the pages that were dirty are dirty again, for the next delta.  Frees it. NULL is fine. */

@@ -160,8 +160,12 @@ int memory_set_source(struct guest_memory *m, const struct memory_source *s, str
 void memory_set_pending(struct guest_memory *m, uint64_t gpa, uint64_t len);
 /* Fetches what is pending in [gpa, gpa+len). Any thread. */
 int memory_need(struct guest_memory *m, uint64_t gpa, uint64_t len, struct skep_error *e);
-/* Reads RAM in before it is needed (restore --prefault). Any thread. */
-int memory_prefault(struct guest_memory *m, uint64_t gpa, uint64_t len, struct skep_error *e);
+/*
+ * Reads RAM in before it is needed (restore --prefault); own: and gives each page that may not be
+ * zero a copy of its own, as the first write to it would (--prefetch). Any thread.
+ */
+int memory_prefault(struct guest_memory *m, uint64_t gpa, uint64_t len, bool own,
+		    struct skep_error *e);
 /* Has RAM been lost (a truncated file, a chunk that cannot be fetched)? e says how. Any thread. */
 int memory_lost(struct guest_memory *m, struct skep_error *e);
 

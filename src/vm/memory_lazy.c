@@ -280,12 +280,12 @@ int memory_need(struct guest_memory *m, uint64_t gpa, uint64_t len, struct skep_
 
 /* ---- All of it now ----------------------------------------------------- */
 
-static int populate(struct guest_memory *m, size_t first, size_t n)
+static int populate(struct guest_memory *m, size_t first, size_t n, bool own)
 {
 	uint8_t *host = page_host(m, first);
 	size_t i;
 
-	if (!madvise(host, n * GUEST_PAGE_SIZE, MADV_POPULATE_READ))
+	if (!madvise(host, n * GUEST_PAGE_SIZE, own ? MADV_POPULATE_WRITE : MADV_POPULATE_READ))
 		return 0;
 	if (errno == EFAULT || errno == EHWPOISON)
 		return -EIO;
@@ -295,7 +295,8 @@ static int populate(struct guest_memory *m, size_t first, size_t n)
 	return 0;
 }
 
-int memory_prefault(struct guest_memory *m, uint64_t gpa, uint64_t len, struct skep_error *e)
+int memory_prefault(struct guest_memory *m, uint64_t gpa, uint64_t len, bool own,
+		    struct skep_error *e)
 {
 	int err = memory_need(m, gpa, len, e);
 	const struct mem_region *r;
@@ -310,7 +311,7 @@ int memory_prefault(struct guest_memory *m, uint64_t gpa, uint64_t len, struct s
 		if (at == end)
 			return memory_lost(m, e);
 		stop = memory_find(m, at, end, PAGE_TOUCHED, false);
-		if (populate(m, at, stop - at) < 0)
+		if (populate(m, at, stop - at, own) < 0)
 			return skep_fail(e, EIO, LOST_TEXT, page_gpa(m, at));
 	}
 }

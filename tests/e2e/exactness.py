@@ -17,7 +17,7 @@ import time
 
 from lib import BUILD, LONG, SKEP, Skip, initrd, kernel, run, scratch
 
-HOST_FIELDS = {"manifest.id", "manifest.host_wall_ns", "manifest.parent_path", "manifest.parent",
+HOST_FIELDS = {"manifest.id", "manifest.host_wall_ns", "manifest.parent_path", "manifest.parent", "manifest.written",
                # What a slow reader of the console has not taken yet.
                "lpc.com1.unsent", "lpc.com1.unread"}
 RAM = "192M"
@@ -272,7 +272,8 @@ def save_restore_save():
         finish(p, (2,), "the reference")
         # The first instruction count after the restore is the earliest that can be saved at: one on.
         c = os.path.join(directory, "c.skep")
-        p = start(argv[:1] + ["--save-at", f"{n + 1}:{c}", "-o", f"clock.limit={n + 2}"] + argv[1:],
+        p = start(argv[:1] + ["--save-at", f"{n}:{c}.first", "--save-at", f"{n + 1}:{c}", "-o",
+                              f"clock.limit={n + 2}"] + argv[1:],
                   os.devnull)
         finish(p, (2,), "the second reference")
         p = start(["restore", "--exact", "--save-at", f"{n + 1}:{b}", "-o", f"clock.limit={n + 2}", a],

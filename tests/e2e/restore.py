@@ -142,6 +142,26 @@ def delta_chain():
         ticks(m, 3)
 
 
+def working_set():
+    """What the guest wrote between two snapshots is recorded, and --prefetch has it ready."""
+    snap = path("ws.skep")
+    with shell("256M") as m:
+        m.send(LOOP + "\n")
+        ticks(m, 2)
+        skep("save", "--suspend", "e2e", snap)
+        rest(m)
+    written = lambda: json.loads(skep("inspect", "--json", snap))["manifest"]["written"]
+    assert not written(), "before the first snapshot everything was written"
+    with Restored(snap) as m:
+        ticks(m, 2)
+        skep("save", "--suspend", "e2e", snap)
+        rest(m)
+    assert written(), "the pages of the loop are not recorded"
+    for flags in ["--prefetch"], ["--prefetch", "--check=ram"], ["--prefault"]:
+        with Restored(snap, *flags) as m:
+            consecutive(ticks(m, 3)[1:])
+
+
 def over_its_own_file():
     """Saved over the file it was restored from, again and again."""
     snap = path("own.skep")
@@ -266,5 +286,5 @@ def demo_cycle():
 
 
 if __name__ == "__main__":
-    run(demo_cycle, refusals, over_its_own_file, time_policies, twenty_clones, delta_chain, every_pair_of_modes,
+    run(demo_cycle, refusals, working_set, over_its_own_file, time_policies, twenty_clones, delta_chain, every_pair_of_modes,
         chain_of_fifty)
