@@ -1,4 +1,8 @@
-/* The state of a machine as models: complete, checked, carried to another machine. */
+/*
+ * The state of a machine as models: complete, checked, carried to another machine.
+ *
+ * test_machine [STATES [SEED]]: how many hostile states are tried.
+ */
 #include "vm_helper.h"
 
 #include <string.h>
@@ -423,12 +427,14 @@ static void mutate(const struct state_record *r, uint8_t *model, uint64_t *x)
  * What validation takes runs: no crash, no hang, and what the machine comes to passes validation
  * again (the export checks it).
  */
+static unsigned long states = 400, seed = 1;
+
 static void taken_states_run(void **state)
 {
-	uint64_t x = 0x123456789abcdefull;
+	uint64_t x = 0x123456789abcdefull * (2 * seed + 1);
 	unsigned taken = 0, refusals = 0;
 
-	while (taken + refusals < 400) {
+	while (taken + refusals < states) {
 		struct machine_state *ms = export(base.vm), *after;
 		struct machine_part *p = &ms->parts[random64(&x) % ms->nparts];
 		struct skep_error e = { .text = "" };
@@ -460,8 +466,8 @@ static void taken_states_run(void **state)
 		machine_state_free(ms);
 		end(&r);
 	}
-	assert_true(taken > 20);
-	assert_true(refusals > 20);
+	assert_true(taken > states / 20);
+	assert_true(refusals > states / 20);
 }
 
 /* ---- Order and wires --------------------------------------------------- */
@@ -728,7 +734,7 @@ static void resets_after_restore(void **state)
 	end(&r);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(every_record_is_listed),
@@ -749,5 +755,9 @@ int main(void)
 		cmocka_unit_test(resets_after_restore),
 	};
 
+	if (argc > 1)
+		states = strtoul(argv[1], NULL, 0);
+	if (argc > 2)
+		seed = strtoul(argv[2], NULL, 0);
 	return cmocka_run_group_tests(tests, setup, teardown);
 }
