@@ -26,6 +26,7 @@ def path(name):
 
 def skep(*argv, code=0, timeout=60):
     got, out = command(*argv, timeout=timeout)
+    assert "Sanitizer" not in out and "runtime error" not in out, out[-2000:]
     assert got == code, f"skep {' '.join(argv)} ended with {got} where {code} was due: {out[-600:]}"
     return out
 
@@ -37,6 +38,7 @@ def sayings(*argv, timeout=20):
     p = subprocess.run([SKEP, *argv], stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout,
                        preexec_fn=None if "asan" in SKEP else bound)
     assert p.returncode >= 0, f"skep {' '.join(argv)} died of signal {-p.returncode}"
+    assert b"Sanitizer" not in p.stderr and b"runtime error" not in p.stderr, p.stderr.decode()[-2000:]
     return p.returncode, p.stdout, p.stderr
 
 
