@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "config/config.h"
+#include "snapshot/draft.h"
 #include "snapshot/restore.h"
 
 int restored_assign(struct restored_settings *s, const char *assignment, struct skep_error *e)
@@ -61,7 +62,7 @@ struct config *restored_config(const struct snap_reader *r, const struct restore
 	if (!err && s->name)
 		err = config_set(c, "name", s->name, "the machine's name", e);
 	if (!err)
-		err = config_freeze(c, e);
+		err = snap_draft_frozen(&r->manifest, config_freeze(c, e), e);
 	if (!err)
 		return c;
 	if (c)

@@ -10,6 +10,7 @@
 #include "cli/cli.h"
 #include "cli/look.h"
 #include "config/config.h"
+#include "snapshot/draft.h"
 #include "snapshot/records.h"
 #include "snapshot/restore.h"
 #include "vm/vm.h"
@@ -109,7 +110,7 @@ static int build_machine(struct snap_reader **r, struct skep_error *e)
 	int err = c ? close_consoles(c, &(*r)->manifest, e) : -EINVAL;
 
 	if (!err)
-		err = config_freeze(c, e);
+		err = snap_draft_frozen(&(*r)->manifest, config_freeze(c, e), e);
 	if (!err) {
 		vm = restore_vm(*r, c, &o, e);
 		err = vm ? 0 : -EINVAL;

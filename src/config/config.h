@@ -61,7 +61,8 @@ int config_set_assignment(struct config *c, const char *assignment, const char *
 int config_load_file(struct config *c, const char *path, struct skep_error *e);
 /*
  * Expands, checks every key against its schema, fills defaults; no sets afterwards.  After a
- * refusal the tree is still open, and may be corrected and frozen again.
+ * refusal the tree is still open, and may be corrected and frozen again.  -ENOENT: a key that is
+ * not known.
  */
 int config_freeze(struct config *c, struct skep_error *e);
 /* Prints a file that config_load_file reads back to the same tree. */

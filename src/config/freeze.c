@@ -74,7 +74,7 @@ static int fail_unknown(struct config_node *n, struct skep_error *e)
 	nearest_init(&k.near, n->path);
 	schema_each_near(n, offer, &k);
 	nearest_hint(&k.near, hint, sizeof(hint));
-	return skep_fail(e, EINVAL, "unknown key \"%s\"%s", n->path,
+	return skep_fail(e, ENOENT, "unknown key \"%s\"%s", n->path,
 			 *hint ? hint : "; `skep help keys` lists them all");
 }
 

@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "snapshot/draft.h"
 #include "state/codec.h"
 
 static int no_memory(struct skep_error *e)
@@ -317,8 +318,9 @@ static int read_one(struct snap_reader *r, struct skep_error *e)
 	align_table(r, &table);
 	err = state_decode(&manifest_record, "manifest", r->manifest_note.data,
 			   r->manifest_note.len, &r->manifest, NULL, NULL, e);
-	if (!err)
-		err = check_manifest(r, e);
+	if (err < 0)
+		return snap_draft_manifest_changed(&r->manifest_note, err, e);
+	err = check_manifest(r, e);
 	if (err < 0)
 		return err;
 	snap_place_regions(r->region, r->nregions, &r->nchunks);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "snapshot/draft.h"
 #include "vm/machine.h"
 
 static const struct state_record *find_table(const char *kind)
@@ -46,7 +47,7 @@ static int decode(struct snap_model *m, const struct snap_reader *r, struct skep
 	}
 	m->table = find_table(m->head.kind);
 	if (!m->table)
-		return skep_fail(e, ENOTSUP, "%s: this release knows no records of the kind \"%s\"",
+		return skep_fail(e, EPROTO, "%s: this release knows no records of the kind \"%s\"",
 				 m->head.name, m->head.kind);
 	m->model = calloc(1, m->table->model_size);
 	if (!m->model)
@@ -82,7 +83,7 @@ int snap_models_read(struct snap_models *m, const struct snap_reader *r, struct 
 		struct snap_model *it = &m->items[m->count++];
 
 		it->raw = &r->records[i];
-		err = decode(it, r, &why);
+		err = snap_draft_changed(&r->manifest, decode(it, r, &why), &why);
 		if (!err)
 			continue;
 		it->why = err == -ENOMEM ? NULL : malloc(sizeof(*it->why));

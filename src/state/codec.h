@@ -11,7 +11,8 @@
  * read must be in the same deterministic form.  A key of req must be there; one of opt that is
  * not there means its .def, or nothing.
  *
- * Errors: -EBADMSG where the bytes are no record, -EINVAL where a value is not as the table
+ * Errors: -EBADMSG where the bytes are no record, -EPROTO where the record has another shape than
+ * the table (a key, a type, a count, a newer version), -EINVAL where a value is not as the table
  * wants it, -ENOTSUP where an older version cannot express it, -ENOMEM.  Any thread.
  */
 #ifndef SKEP_STATE_CODEC_H

@@ -122,7 +122,7 @@ static int read_item(struct decoder *d, const struct state_path *path, enum item
 
 	if (err < 0 || it->type == want)
 		return err;
-	return state_path_fail(path, d->e, EINVAL, "it is %s, not %s", item_type_text(it->type),
+	return state_path_fail(path, d->e, EPROTO, "it is %s, not %s", item_type_text(it->type),
 			       item_type_text(want));
 }
 
@@ -132,7 +132,7 @@ static int read_count(struct decoder *d, const struct state_path *path, uint32_t
 	int err = read_item(d, path, ITEM_ARRAY, &it);
 
 	if (err == 0 && it.value != want)
-		err = state_path_fail(path, d->e, EINVAL, "%" PRIu64 " elements, not %" PRIu32,
+		err = state_path_fail(path, d->e, EPROTO, "%" PRIu64 " elements, not %" PRIu32,
 				      it.value, want);
 	return err;
 }
@@ -147,7 +147,7 @@ static int read_time(struct decoder *d, const struct state_field *f,
 	if (err < 0)
 		return err;
 	if (it.type != ITEM_UINT && it.type != ITEM_NEGATIVE)
-		return state_path_fail(path, d->e, EINVAL, "it is %s, not a time",
+		return state_path_fail(path, d->e, EPROTO, "it is %s, not a time",
 				       item_type_text(it.type));
 	if (it.value > INT64_MAX)
 		return state_path_fail(path, d->e, EINVAL, "it is out of the range of times");
@@ -222,7 +222,7 @@ static int read_bytes(struct decoder *d, const struct state_field *f,
 	if (err < 0)
 		return err;
 	if (it.value != f->size)
-		return state_path_fail(path, d->e, EINVAL, "%" PRIu64 " bytes, not %" PRIu32, it.value,
+		return state_path_fail(path, d->e, EPROTO, "%" PRIu64 " bytes, not %" PRIu32, it.value,
 				       f->size);
 	memcpy(p, it.data, f->size);
 	return 0;
@@ -314,7 +314,7 @@ static int strange_key(struct decoder *d, const struct state_path *path, const s
 	size_t n = MIN(key->value, (uint64_t)STATE_KEY_MAX);
 
 	if (half != STATE_OPT)
-		return state_path_fail(path, d->e, EINVAL, "version %u of record %s has no \"%.*s\"",
+		return state_path_fail(path, d->e, EPROTO, "version %u of record %s has no \"%.*s\"",
 				       d->version, d->kind, (int)n, (const char *)key->data);
 	memcpy(text, key->data, n);
 	text[n] = '\0';
@@ -327,7 +327,7 @@ static int missing_key(struct decoder *d, const struct state_path *path,
 		       const struct state_field *f, uint8_t *model, enum state_half half)
 {
 	if (half != STATE_OPT)
-		return state_path_fail(path, d->e, EINVAL, "\"%s\" is missing, which version %u of "
+		return state_path_fail(path, d->e, EPROTO, "\"%s\" is missing, which version %u of "
 				       "record %s has", f->name, d->version, d->kind);
 	state_field_default(f, model + f->offset);
 	return 0;
@@ -427,7 +427,7 @@ int state_decode(const struct state_record *r, const char *name, const uint8_t *
 		return skep_fail(e, EINVAL, "%s: a record %s belongs here, not \"%s\" of kind %s", name,
 				 r->kind, head.name, head.kind);
 	if (head.version > r->version)
-		return skep_fail(e, EINVAL, "%s: version %u of record %s is newer than this release "
+		return skep_fail(e, EPROTO, "%s: version %u of record %s is newer than this release "
 				 "knows, which is %u", name, head.version, r->kind, r->version);
 	d.version = head.version;
 	err = decode(r, &d, model);
