@@ -6,12 +6,13 @@
 #include "board.h"
 
 #define PATTERN_BASE	((uint64_t *)0x400000)
-#define PATTERN_WORDS	(4u << 20 >> 3)		/* 4 MiB */
+#define PATTERN_KIB	4096
 
 #define MULTIBOOT_MAGIC	0x2badb002
 #define MULTIBOOT_CMDLINE 0x4			/* flags, and the pointer at +16 */
 
 static uint64_t seconds, rounds, errors;
+static uint64_t pattern_kib = PATTERN_KIB;
 
 void demo_main(void);
 
@@ -33,7 +34,7 @@ static void write_pattern(uint64_t round)
 {
 	uint64_t x = seed_of(round);
 
-	for (unsigned i = 0; i < PATTERN_WORDS; i++)
+	for (unsigned i = 0; i < pattern_kib * 128; i++)
 		PATTERN_BASE[i] = next_word(&x);
 }
 
@@ -41,7 +42,7 @@ static void check_pattern(uint64_t round)
 {
 	uint64_t x = seed_of(round);
 
-	for (unsigned i = 0; i < PATTERN_WORDS; i++) {
+	for (unsigned i = 0; i < pattern_kib * 128; i++) {
 		uint64_t want = next_word(&x);
 
 		if (PATTERN_BASE[i] == want)
@@ -65,8 +66,9 @@ static void status(void)
 {
 	print("tick %lu: ", seconds);
 	print_up();
-	print(", %lu MiB checked %lu times, %lu errors\n", (uint64_t)PATTERN_WORDS >> 17, rounds,
-	      errors);
+	print(pattern_kib % 1024 ? ", %lu KiB" : ", %lu MiB",
+	      pattern_kib % 1024 ? pattern_kib : pattern_kib / 1024);
+	print(" checked %lu times, %lu errors\n", rounds, errors);
 }
 
 static void long_status(void)
@@ -111,16 +113,15 @@ static void handle_key(int key)
 	}
 }
 
-/* seconds=N on the command line: power off after N ticks; 0: never. */
-static uint64_t run_limit(void)
+/* The number after key on the command line, or without one: other. */
+static uint64_t option(const char *key, uint64_t other)
 {
-	static const char key[] = "seconds=";
 	const char *s;
 	uint64_t n = 0;
 
 	if (boot_magic != MULTIBOOT_MAGIC ||
 	    !(*(const uint32_t *)(uintptr_t)boot_info & MULTIBOOT_CMDLINE))
-		return 0;
+		return other;
 	s = (const char *)(uintptr_t)*(const uint32_t *)((uintptr_t)boot_info + 16);
 	for (; *s; s++) {
 		unsigned i = 0;
@@ -133,12 +134,20 @@ static uint64_t run_limit(void)
 			n = n * 10 + *s - '0';
 		return n;
 	}
-	return 0;
+	return other;
 }
 
+/*
+ * On the command line: seconds=N, power off after N ticks (0: never); pattern=N, check N KiB of
+ * memory (at most what it is without).
+ */
 void demo_main(void)
 {
-	uint64_t limit = run_limit(), next;
+	uint64_t limit = option("seconds=", 0), next;
+
+	pattern_kib = option("pattern=", PATTERN_KIB);
+	if (pattern_kib > PATTERN_KIB)
+		pattern_kib = PATTERN_KIB;
 
 	console_init();
 	print("\nskep demo guest: long mode, interrupts, clocks, and a memory pattern\n");
