@@ -42,7 +42,11 @@ struct snap_writer *snap_writer_create(int fd, const struct snap_layout *l, stru
 		skep_fail(e, EINVAL, "a plain snapshot is not compressed");
 		goto fail;
 	}
-	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size) {
+	if (fstat(fd, &st) < 0) {
+		skep_fail(e, errno, "the file for the snapshot: %s", strerror(errno));
+		goto fail;
+	}
+	if (!S_ISREG(st.st_mode) || st.st_size) {
 		skep_fail(e, EINVAL, "the snapshot is written into an empty regular file only");
 		goto fail;
 	}
