@@ -266,6 +266,7 @@ def read_manifest(record):
          ", ".join(sorted(set(m) ^ set(FIELDS))))
     for key, check in FIELDS.items():
         need(check(m[key]), f"manifest: {key} is out of range or of another type")
+    need(octets(0, 524288)(record["opt"].get("written", b"")), "manifest: written is no byte string")
     size, base, most = [r["size"] for r in m["regions"]], (0, HIGH_BASE), (LOW_MAX, SIZE_MAX)
     need(size and all(r["gpa"] == base[i] and 0 < r["size"] <= most[i] and not r["size"] % PAGE
                       for i, r in enumerate(m["regions"])) and sum(size) <= SIZE_MAX and

@@ -1,4 +1,5 @@
 /* RAM into the file, a chunk at a time. */
+#include "snapshot/helper.h"
 #include "snapshot/writer_priv.h"
 
 #include <errno.h>
@@ -8,20 +9,29 @@
 
 #define RUNS_WHOLE 16	/* runs of a chunk beyond which a whole file takes the chunk as one */
 #define BATCH 64
+#define SPLIT (512 * KiB)	/* compressed by two from here on */
 #define WARM (256 * KiB)	/* measured: half to twice as much is as good */
+
+struct packer {			/* sums and compresses a run */
+	ZSTD_CCtx *zstd;	/* NULL: not compressed */
+	uint8_t *out;		/* a compressed chunk */
+	struct snap_run run;
+	const uint8_t *data;
+};
 
 struct snap_ram_batch {		/* stored runs that lie side by side in the file */
 	struct iovec iov[BATCH];
 	int n;
 	uint64_t offset, len;
-	ZSTD_CCtx *zstd;	/* NULL: not compressed */
-	uint8_t *out;		/* a compressed chunk */
+	struct packer packer[2];
+	struct snap_helper *helper;	/* works the second one; NULL: there is none */
 	uint8_t *gather;	/* whole: a chunk with its zeroes */
 };
 
 int snap_writer_ram_init(struct snap_writer *w, const struct snap_layout *l)
 {
 	struct snap_ram_batch *b;
+	int i;
 
 	if (!l->runs) {
 		w->sums = calloc(w->nchunks, sizeof(*w->sums));
@@ -37,22 +47,31 @@ int snap_writer_ram_init(struct snap_writer *w, const struct snap_layout *l)
 	}
 	if (!l->zstd_level)
 		return 0;
-	b->out = malloc(RAM_CHUNK);
-	b->zstd = ZSTD_createCCtx();
-	if (!b->out || !b->zstd)
-		return -ENOMEM;
-	/* A level beyond what zstd knows becomes its highest or lowest. */
-	ZSTD_CCtx_setParameter(b->zstd, ZSTD_c_compressionLevel, l->zstd_level);
+	for (i = 0; i < 2; i++) {
+		struct packer *p = &b->packer[i];
+
+		p->out = malloc(RAM_CHUNK);
+		p->zstd = ZSTD_createCCtx();
+		if (!p->out || !p->zstd)
+			return -ENOMEM;
+		/* A level beyond what zstd knows becomes its highest or lowest. */
+		ZSTD_CCtx_setParameter(p->zstd, ZSTD_c_compressionLevel, l->zstd_level);
+	}
+	b->helper = snap_helper_create();
 	return 0;
 }
 
 void snap_writer_ram_finish(struct snap_writer *w)
 {
 	struct snap_ram_batch *b = w->batch;
+	int i;
 
 	if (b) {
-		ZSTD_freeCCtx(b->zstd);
-		free(b->out);
+		snap_helper_destroy(b->helper);
+		for (i = 0; i < 2; i++) {
+			ZSTD_freeCCtx(b->packer[i].zstd);
+			free(b->packer[i].out);
+		}
 		free(b->gather);
 		free(b);
 	}
@@ -173,38 +192,72 @@ static int new_run(struct snap_writer *w, const struct snap_run *run, struct ske
 	return 0;
 }
 
-static int write_run(struct snap_writer *w, uint64_t gpa, const uint8_t *data, size_t len,
-		     bool zero, struct skep_error *e)
+static void pack(void *opaque)
 {
-	struct snap_ram_batch *b = w->batch;
-	struct snap_run run = { .gpa = gpa, .len = len, .encoding = SNAP_ZERO };
-	size_t packed;
+	struct packer *p = opaque;
+	size_t n;
+
+	p->run.checksum = snap_sum(p->data, p->run.len);
+	p->run.encoding = SNAP_RAW;
+	p->run.stored = p->run.len;
+	if (!p->zstd)
+		return;
+	n = ZSTD_compress2(p->zstd, p->out, p->run.len - 1, p->data, p->run.len);
+	if (ZSTD_isError(n))
+		return;		/* it does not shrink */
+	p->run.encoding = SNAP_ZSTD;
+	p->run.stored = n;
+}
+
+static int store_packed(struct snap_writer *w, struct packer *p, struct skep_error *e)
+{
+	bool raw = p->run.encoding == SNAP_RAW;
 	int err;
 
-	if (zero)
-		return w->whole ? 0 : new_run(w, &run, e);
-	run.checksum = snap_sum(data, len);
-	if (b->zstd) {
-		/* What the last run was compressed into is needed again. */
+	/* Raw bytes can be mapped: they are page aligned in the file. */
+	if (raw)
+		w->end = ALIGN_UP(w->end, SNAP_PAGE);
+	p->run.offset = w->end;
+	err = new_run(w, &p->run, e);
+	return err ? err : store(w, raw ? p->data : p->out, p->run.stored, e);
+}
+
+/* A run that is not zero: a long one that is compressed becomes two, on two processors. */
+static int write_run(struct snap_writer *w, uint64_t gpa, const uint8_t *data, size_t len,
+		     struct skep_error *e)
+{
+	struct snap_ram_batch *b = w->batch;
+	struct packer *p = b->packer;
+	bool two = p->zstd && len >= SPLIT;
+	size_t half = two ? ALIGN_UP(len / 2, SNAP_PAGE) : len;
+	int err = 0;
+
+	/* What the last run was compressed into is needed again. */
+	if (p->zstd)
 		err = flush(w, e);
-		if (err < 0)
-			return err;
-		packed = ZSTD_compress2(b->zstd, b->out, len - 1, data, len);
-		if (!ZSTD_isError(packed)) {
-			run.encoding = SNAP_ZSTD;
-			run.offset = w->end;
-			run.stored = packed;
-			err = new_run(w, &run, e);
-			return err ? err : store(w, b->out, packed, e);
-		}
-	}
-	/* It did not shrink, or was not to: page aligned in the file, so that it can be mapped. */
-	w->end = ALIGN_UP(w->end, SNAP_PAGE);
-	run.encoding = SNAP_RAW;
-	run.offset = w->end;
-	run.stored = len;
-	err = new_run(w, &run, e);
-	return err ? err : store(w, data, len, e);
+	if (err < 0)
+		return err;
+	p[0].run = (struct snap_run){ .gpa = gpa, .len = half };
+	p[0].data = data;
+	p[1].run = (struct snap_run){ .gpa = gpa + half, .len = len - half };
+	p[1].data = data + half;
+	if (two && b->helper)
+		snap_helper_begin(b->helper, pack, &p[1]);
+	pack(&p[0]);
+	if (two && b->helper)
+		snap_helper_end(b->helper);
+	else if (two)
+		pack(&p[1]);
+	err = store_packed(w, &p[0], e);
+	return err || !two ? err : store_packed(w, &p[1], e);
+}
+
+/* Zeroes: told in a delta only. */
+static int write_zero(struct snap_writer *w, uint64_t gpa, size_t len, struct skep_error *e)
+{
+	struct snap_run run = { .gpa = gpa, .len = len, .encoding = SNAP_ZERO };
+
+	return w->whole ? 0 : new_run(w, &run, e);
 }
 
 /* One run of pages that are there, in pieces that are all zero and pieces that are not. */
@@ -220,8 +273,11 @@ static int write_pages(struct snap_writer *w, const struct ram_chunk *c, uint32_
 		for (i = first + 1; i < end; i++)
 			if (snap_is_zero(c->data + i * SNAP_PAGE, SNAP_PAGE) != zero)
 				break;
-		err = write_run(w, c->gpa + first * SNAP_PAGE, c->data + first * SNAP_PAGE,
-				(i - first) * SNAP_PAGE, zero, e);
+		if (zero)
+			err = write_zero(w, c->gpa + first * SNAP_PAGE, (i - first) * SNAP_PAGE, e);
+		else
+			err = write_run(w, c->gpa + first * SNAP_PAGE, c->data + first * SNAP_PAGE,
+					(i - first) * SNAP_PAGE, e);
 		if (err < 0)
 			return err;
 	}
@@ -254,7 +310,7 @@ static int write_gathered(struct snap_writer *w, const struct ram_chunk *c, stru
 		       (end - first) * SNAP_PAGE);
 	}
 	return write_run(w, c->gpa + begin * SNAP_PAGE, g + begin * SNAP_PAGE,
-			 (last - begin) * SNAP_PAGE, false, e);
+			 (last - begin) * SNAP_PAGE, e);
 }
 
 static int write_runs(struct snap_writer *w, const struct ram_chunk *c, struct skep_error *e)
