@@ -7,6 +7,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
 /* The directory of child and a name, "" when it is too long. */
 static void beside(char out[PATH_MAX], const char *child, const char *name, size_t len)
@@ -133,4 +134,45 @@ int snap_open_chain(struct snap_reader *r, struct skep_error *e)
 					 (unsigned long long)(SNAP_CHAIN_NOTES_MAX / MiB));
 	}
 	return 0;
+}
+
+/* ---- What a new delta would be based on --------------------------------- */
+
+static bool same_file(const struct snap_reader *r, const struct stat *st)
+{
+	struct stat mine;
+
+	return fstat(r->fd, &mine) == 0 && mine.st_dev == st->st_dev && mine.st_ino == st->st_ino;
+}
+
+static int check_base(const struct snap_reader *base, const uint8_t digest[SNAP_DIGEST_SIZE],
+		      const char *target, struct skep_error *e)
+{
+	const struct snap_reader *r;
+	unsigned depth = 0;
+	struct stat st;
+	bool there = target && stat(target, &st) == 0;
+
+	if (memcmp(base->digest, digest, SNAP_DIGEST_SIZE))
+		return skep_fail(e, EBADMSG, "%s: is another snapshot now", base->path);
+	for (r = base; r; r = r->parent, depth++)
+		if (there && same_file(r, &st))
+			return skep_fail(e, EINVAL, "%s: is the file to write, too", r->path);
+	if (depth >= SNAP_CHAIN_MAX)
+		return skep_fail(e, ELOOP, "%s: has %u parents already, and more cannot be restored",
+				 base->path, depth - 1);
+	return 0;
+}
+
+int snap_check_base(const char *path, const uint8_t digest[SNAP_DIGEST_SIZE], const char *target,
+		    struct skep_error *e)
+{
+	struct snap_reader *base = snap_open(path, 0, e);
+	int err;
+
+	if (!base)
+		return -errno;
+	err = check_base(base, digest, target, e);
+	snap_close(base);
+	return err;
 }

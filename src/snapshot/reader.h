@@ -66,6 +66,13 @@ enum {
 struct snap_reader *snap_open(const char *path, unsigned flags, struct skep_error *e);
 struct snap_reader *snap_open_fd(int fd, const char *path, unsigned flags, struct skep_error *e);
 void snap_close(struct snap_reader *r);		/* and its parents; NULL is fine */
+/*
+ * Could a delta on the snapshot at path, which had this digest, be restored if it were written to
+ * target (NULL: nobody knows where)?  0, or a negative errno and why not: path is another file now,
+ * its chain is broken or as long as can be, or target is a part of it.  Any thread.
+ */
+int snap_check_base(const char *path, const uint8_t digest[SNAP_DIGEST_SIZE], const char *target,
+		    struct skep_error *e);
 
 /* Is a byte of this chunk stored in this file or a parent (it may be other than zero)? */
 bool snap_chunk_stored(const struct snap_reader *r, uint64_t gpa);

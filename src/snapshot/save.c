@@ -20,6 +20,7 @@
 
 #include "base/thread.h"
 #include "snapshot/contents.h"
+#include "snapshot/reader.h"
 #include "snapshot/writer.h"
 #include "state/codec.h"
 #include "state/generation.h"
@@ -67,25 +68,31 @@ static void obstacle(struct skep_error *e, const char *text)
 	snprintf(e->text + len, sizeof(e->text) - len, "%s%s", len ? "\n" : "", text);
 }
 
-static void check_options(struct vm *vm, const struct save_options *o, struct skep_error *e)
+/* A delta that could not be restored is worse than none. */
+static void check_delta(struct vm *vm, const struct save_options *o, struct skep_error *e)
 {
-	char text[400];
+	const struct vm_origin *from = &vm->origin;
+	struct skep_error why = { "" };
+	char text[SKEP_ERROR_TEXT];
 
-	if (o->suspend && o->live)
-		obstacle(e, "--suspend stops the guest and --live does not: choose one");
-	if (o->delta && !vm->origin.known)
+	if (!from->known)
 		obstacle(e, "--delta: the machine has no earlier snapshot to be based on; save it once "
 			 "without");
-	if (o->delta && vm->origin.known && vm->origin.path && access(vm->origin.path, R_OK) < 0) {
-		snprintf(text, sizeof(text), "--delta: the snapshot that it would be based on, \"%.200s\", "
-			 "cannot be read any more (%s); save without --delta", vm->origin.path,
-			 strerror(errno));
-		obstacle(e, text);
-	}
-	if (o->delta && vm->origin.known && vm->origin.path && o->path &&
-	    !strcmp(o->path, vm->origin.path))
-		obstacle(e, "--delta: the file to write is the one that the delta would be based on; "
-			 "choose another name");
+	if (!from->known || !from->path)
+		return;
+	if (snap_check_base(from->path, from->digest, o->path, &why) == 0)
+		return;
+	snprintf(text, sizeof(text), "--delta: the snapshot that it would be based on: %.400s; choose "
+		 "another name, or save without --delta", why.text);
+	obstacle(e, text);
+}
+
+static void check_options(struct vm *vm, const struct save_options *o, struct skep_error *e)
+{
+	if (o->suspend && o->live)
+		obstacle(e, "--suspend stops the guest and --live does not: choose one");
+	if (o->delta)
+		check_delta(vm, o, e);
 	if (o->zstd_level < 0 || o->zstd_level > 19)
 		obstacle(e, "--compress: the level is 1 to 19");
 }
