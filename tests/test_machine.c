@@ -636,6 +636,8 @@ static void stopped_anywhere(void **state)
 		struct run next;
 
 		assert_int_equal(pthread_create(&b.thread, NULL, run_in_background, &b.r), 0);
+		while (!moves && !atomic_load(&b.r.vm->first_run_ns))
+			nanosleep(&(struct timespec){ .tv_nsec = 1000 }, NULL);
 		nanosleep(&(struct timespec){ .tv_nsec = 1000000 * (moves % 7) + 1 }, NULL);
 		vm_pause(b.r.vm, STOP_SAVE);
 		if (vm_exiting(b.r.vm)) {
