@@ -424,7 +424,7 @@ int state_decode(const struct state_record *r, const char *name, const uint8_t *
 		return err;
 	}
 	if (strcmp(head.kind, r->kind) || strcmp(head.name, name))
-		return skep_fail(e, EINVAL, "%s: a record %s belongs here, not \"%s\" of kind %s", name,
+		return skep_fail(e, EPROTO, "%s: a record %s belongs here, not \"%s\" of kind %s", name,
 				 r->kind, head.name, head.kind);
 	if (head.version > r->version)
 		return skep_fail(e, EPROTO, "%s: version %u of record %s is newer than this release "

@@ -55,7 +55,7 @@ def machine(points, *more, ram="64M", name="looking"):
 def files():
     """Two moments of one machine; made once."""
     if not hasattr(files, "made"):
-        files.made = machine([(1000000, path("a.skep")), (3000000, path("b.skep"))],
+        files.made = machine([(1000000, path("a.skep")), (3000001, path("b.skep"))],
                              "-o", f"boot.cmdline={ODD_CMDLINE}")
     return files.made
 
@@ -213,8 +213,9 @@ def differences():
     d = json.loads(skep("diff", "--json", "--ram", a, b, code=DIFFER))
     fields = {f["field"]: f for f in d["fields"]}
     assert {"cpu.0.rip", "machine.insns", "manifest.guest_ns"} <= set(fields), fields.keys()
-    assert fields["machine.insns"]["b"] == hex(3000000) and not fields["machine.insns"]["host"]
-    assert {n for n, f in fields.items() if f["host"]} == {"manifest.id", "manifest.host_wall_ns"}
+    assert fields["machine.insns"]["b"] == hex(3000001) and not fields["machine.insns"]["host"]
+    assert {n for n, f in fields.items() if f["host"]} == \
+        {"manifest.id", "manifest.host_wall_ns", "manifest.written"}
     with open(a, "rb") as fa, open(b, "rb") as fb:
         ma = mmap.mmap(fa.fileno(), 0, access=mmap.ACCESS_READ)
         mb = mmap.mmap(fb.fileno(), 0, access=mmap.ACCESS_READ)
@@ -468,5 +469,6 @@ def what_is_good_restores():
     assert verdicts[BAD]
 
 
-run(page, used_wrongly, differences, only_the_host, flattened, chains, damaged_ram, damaged_notes,
-    truncated, escape_sequences, unknown_records, rules, what_is_good_restores)
+if __name__ == "__main__":
+    run(page, used_wrongly, differences, only_the_host, flattened, chains, damaged_ram, damaged_notes,
+        truncated, escape_sequences, unknown_records, rules, what_is_good_restores)
