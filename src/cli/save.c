@@ -138,8 +138,10 @@ static const char *size_text(double bytes, char buf[32])
 {
 	if (bytes >= GiB)
 		snprintf(buf, 32, "%.1f GiB", bytes / GiB);
+	else if (bytes >= MiB)
+		snprintf(buf, 32, "%.1f MiB", bytes / MiB);
 	else
-		snprintf(buf, 32, "%.0f MiB", bytes / MiB);
+		snprintf(buf, 32, "%.0f KiB", bytes / KiB);
 	return buf;
 }
 
