@@ -146,9 +146,11 @@ static int flush(struct snap_writer *w, struct skep_error *e)
 	struct snap_ram_batch *b = w->batch;
 	int n = b->n;
 
+	if (!n)
+		return 0;
 	b->n = 0;
 	w->bytes += b->len;
-	return n ? snap_pwritev(w->fd, b->iov, n, b->offset, e) : 0;
+	return snap_pwritev(w->fd, b->iov, n, b->offset, e);
 }
 
 /* Bytes for the end of the file; they stay where they are until the batch is flushed. */
