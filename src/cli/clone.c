@@ -254,7 +254,8 @@ static int wait_for(struct clone *clones, unsigned n, int signals)
 				continue;
 			return CLI_ERROR;
 		}
-		if (info.ssi_signo != SIGCHLD)
+		/* What the terminal sends, it sends to all of its processes. */
+		if (info.ssi_signo != SIGCHLD && info.ssi_code != SI_KERNEL)
 			pass_signal(clones, n, (int)info.ssi_signo);
 	}
 	return bad ? CLI_ERROR : 0;
