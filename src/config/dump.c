@@ -58,8 +58,12 @@ int config_set_literal(struct config *c, const char *key, const char *value, con
 	int ret = -ENOMEM;
 
 	if (f) {
+		bool bad;
+
 		dump_value(f, value);
-		ret = fclose(f) ? -ENOMEM : 0;
+		bad = ferror(f);
+		/* Closing gives what is too much of the buffer back, and may lose all of it. */
+		ret = fclose(f) || bad || !text ? -ENOMEM : 0;
 	}
 	if (ret)
 		skep_fail(e, ENOMEM, "%s: no memory for its value", key);

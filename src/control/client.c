@@ -220,7 +220,7 @@ static int fill(struct control_client *c, int64_t until)
 	return k > 0 || errno == EINTR || errno == EAGAIN ? 0 : -errno;
 }
 
-/* The next line that is there already; false: none. *line NULL: it is not JSON. */
+/* The next line that is there already; false: none. *line NULL: it is not JSON, or no memory. */
 static bool take_line(struct control_client *c, json_t **line)
 {
 	char *nl = c->in_len ? memchr(c->in, '\n', c->in_len) : NULL;
@@ -250,7 +250,8 @@ static json_t *read_line(struct control_client *c, int64_t until, struct skep_er
 	}
 	if (!json_is_object(line)) {
 		json_decref(line);
-		skep_fail(e, EPROTO, "what the machine \"%s\" says is no line of JSON", c->name);
+		skep_fail(e, EPROTO, "what the machine \"%s\" says is no line of JSON, or there is no "
+			  "memory to read it", c->name);
 		return NULL;
 	}
 	return line;
@@ -381,12 +382,12 @@ static ssize_t send_some(int fd, const char *text, size_t len, int passed)
 
 static int send_line(struct control_client *c, json_t *request, int passed, struct skep_error *e)
 {
-	char *text = request ? json_dumps(request, JSON_COMPACT) : NULL;
+	char *text = json_dumps(request, JSON_COMPACT);
 	size_t len = text ? strlen(text) : 0, at = 0;
 	int err = 0;
 
 	if (!text)
-		return skep_fail(e, EINVAL, "the request cannot be written as JSON");
+		return skep_fail(e, ENOMEM, "no memory for the request");
 	if (len >= CONTROL_LINE_MAX)
 		err = skep_fail(e, EMSGSIZE, "the request is longer than %d bytes", CONTROL_LINE_MAX);
 	text[len++] = '\n';	/* in the place of the final zero */
@@ -419,9 +420,11 @@ json_t *control_call(struct control_client *c, const char *command, json_t *argu
 	int64_t until = c->timeout ? control_now() + c->timeout * 1000000ll : 0;
 	int err;
 
-	if (request && arguments)
-		json_object_set(request, "arguments", arguments);
-	err = send_line(c, request, fd, e);
+	/* Without its arguments it would be another request. */
+	if (!request || (arguments && json_object_set(request, "arguments", arguments) < 0))
+		err = skep_fail(e, ENOMEM, "no memory for the request");
+	else
+		err = send_line(c, request, fd, e);
 	json_decref(request);
 	if (err)
 		return NULL;

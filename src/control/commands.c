@@ -325,7 +325,8 @@ void control_serve(struct connection *n, const char *line, size_t len)
 	int err;
 
 	if (!request)
-		err = skep_fail(&e, EINVAL, "not a line of JSON: %s", je.text);
+		err = skep_fail(&e, EINVAL, "not a line of JSON, or there is no memory to read it: %s",
+				je.text);
 	else
 		err = run_request(n, request, id, &ret, &e);
 	if (err < 0)

@@ -243,6 +243,7 @@ void saving_news(struct control *c)
 {
 	struct saving *s = &c->saving;
 	struct connection *owner = s->owner;
+	json_t *result;
 	bool done;
 
 	if (s->state != SAVING_RUNS)
@@ -254,12 +255,15 @@ void saving_news(struct control *c)
 	if (!done)
 		return;
 	/* The save's thread is done with result and error. */
-	if (owner && !s->failed) {
+	result = owner && !s->failed ? result_json(&s->result) : NULL;
+	if (result) {
 		s->state = SAVING_WRITTEN;
-		connection_reply(owner, s->id, result_json(&s->result));
+		connection_reply(owner, s->id, result);
 		return;
 	}
-	if (owner)
+	if (owner && !s->failed)
+		connection_fail(owner, s->id, ENOMEM, "no memory to tell what was saved");
+	else if (owner)
 		connection_fail(owner, s->id, EIO, s->error.text);
 	end(c, false);
 }

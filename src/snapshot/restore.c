@@ -152,6 +152,18 @@ static int decode_records(const struct snap_reader *r, struct machine_state *ms,
 	return snap_draft_changed(&r->manifest, err, e);
 }
 
+/* A device that had no memory for what it was given has ended the machine, which has not begun. */
+static int check_committed(struct vm *vm, struct skep_error *e)
+{
+	int err = 0;
+
+	pthread_mutex_lock(&vm->exit_lock);
+	if (vm->exiting)
+		err = skep_fail(e, ENOMEM, "%s", vm->exit_error.text);
+	pthread_mutex_unlock(&vm->exit_lock);
+	return err;
+}
+
 static int import_state(struct vm *vm, const struct snap_reader *r, struct skep_error *e)
 {
 	struct machine_state *ms = machine_state_blank(vm, e);
@@ -162,7 +174,7 @@ static int import_state(struct vm *vm, const struct snap_reader *r, struct skep_
 	if (!err)
 		machine_state_commit(vm, ms);
 	machine_state_free(ms);
-	return err;
+	return err ? err : check_committed(vm, e);
 }
 
 /* ---- RAM --------------------------------------------------------------- */
