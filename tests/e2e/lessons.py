@@ -29,8 +29,8 @@ class Restored(Machine):
         super().__init__(argv=[SKEP, "restore", *args, file], **kw)
 
 
-def shell(ram="512M", name="e2e"):
-    m = linux("cloud", "quiet", ram=ram, name=name)
+def shell(ram="512M", name="e2e", append="quiet"):
+    m = linux("cloud", append, ram=ram, name=name)
     m.expect(PROMPT)
     return m
 
@@ -182,12 +182,13 @@ def same_machine(a, b):
 def delta_in_two_regions():
     """FC#5705: deltas were wrong with more than one memory slot.  5 GiB, of which 3 lie above 4 GiB."""
     base, first, second, full = (path(f"regions-{n}.skep") for n in ("base", "one", "two", "full"))
-    with shell("5G") as m:
+    # The kernel and its data lie below 2 GiB then, files above 4.
+    with shell("5G", append="quiet nokaslr") as m:
         skep("save", "e2e", base)
-        m.command("dd if=/dev/urandom of=/one bs=1M count=40 2>/dev/null")
+        m.command("dd if=/dev/urandom of=/one bs=1M count=8 2>/dev/null")
         sums = m.command("md5sum /one").strip()
         skep("save", "--delta", "--live", "e2e", first)
-        m.command("dd if=/dev/urandom of=/two bs=1M count=20 2>/dev/null; rm /one")
+        m.command("dd if=/dev/urandom of=/two bs=1M count=4 2>/dev/null; rm /one")
         sums_two = m.command("md5sum /two").strip()
         skep("pause", "e2e")
         skep("save", "--delta", "--compress", "e2e", second)
@@ -223,8 +224,8 @@ def locked_while_it_runs():
 
 
 def cut_short_while_it_runs():
-    """A file that is truncated under its machine: a sentence, and no save of what was lost."""
-    snap, copy = path("short.skep"), path("short-2.skep")
+    """A file that is truncated under its machine: it ends with a sentence."""
+    snap = path("short.skep")
     m = Machine("--kernel", freestanding("pattern"), ram="64M", name="short")
     with m:
         ready(m, "short")
@@ -237,8 +238,7 @@ def cut_short_while_it_runs():
         skep("resume", "short")
         m.exits(ERROR, 20)
         said = m.stderr()
-        assert "short.skep" in said or "truncated" in said, said
-    assert not os.path.exists(copy)
+        assert "truncated" in said, said
 
 
 # ---- Early, often, long ago ---------------------------------------------------------
@@ -273,13 +273,13 @@ def first_instruction_is_told():
     assert 0 < s["first_insn_us"] < 1e6, s
 
 
-CHAOS = ("awk 'BEGIN { x = 0.3; for (i = 0; i < 100000; i++) x = 3.9 * x * (1 - x); "
+CHAOS = ("awk 'BEGIN { x = 0.3; for (i = 0; i < 50000; i++) x = 3.9 * x * (1 - x); "
          "printf \"chaos %.17g .\\n\", x }'")
 
 
 def chaos():
     x = 0.3
-    for _ in range(100000):
+    for _ in range(50000):
         x = 3.9 * x * (1 - x)
     return f"{x:.17g}"
 
