@@ -293,7 +293,7 @@ def fpu_goes_on():
         skep("save", "--suspend", "e2e", snap)
         m.exits(SUSPENDED, 20)
         text = m.text
-    for _ in range(12):
+    for _ in range(6):
         if len(result.findall(text)) == 3:
             break
         with Restored(snap) as m:
