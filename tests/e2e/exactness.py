@@ -214,7 +214,7 @@ def freestanding():
     """Small guests, densely: real mode, interrupt delivery, faults, rep, task switches, SMC."""
     directory = shm()
     rng = random.Random(seed() + 2)
-    every, done = (400 if LONG else 24), 0
+    every, done = (400 if LONG else 14), 0
     try:
         for guest in GUESTS:
             elf = os.path.join(BUILD, "tests", "guests", guest)

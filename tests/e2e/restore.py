@@ -227,7 +227,7 @@ def clocks(m):
 
 def time_policies():
     """--time=continue: no gap, a wall clock that lags; --time=advance: all clocks move by the gap."""
-    snap, gap = path("time.skep"), 20
+    snap, gap = path("time.skep"), 8
     with shell("256M") as m:
         before = clocks(m)
         host_before = time.time()
