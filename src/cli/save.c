@@ -12,13 +12,15 @@
 #include "control/client.h"
 #include "snapshot/target.h"
 
+#define END_MS	30000		/* a console that takes its last output slowly can delay the end */
+
 static const char help[] =
 	"usage: skep save [options] NAME FILE\n"
 	"\n"
 	"Saves the running machine NAME to FILE and lets it go on.  FILE appears whole or not at\n"
 	"all; one that exists is replaced at the end, and not before.\n"
 	"\n"
-	"  --suspend          end the machine after the save; its process exits with 5\n"
+	"  --suspend          end the machine after the save, and wait for that; it exits with 5\n"
 	"  --live             let the guest go on at once; what it writes meanwhile is copied first\n"
 	"  --delta            save only what changed since the last save or the restore\n"
 	"  --compress[=LEVEL] compress RAM with zstd (1 to 19; 1 if left out)\n"
@@ -228,6 +230,18 @@ static int put_in_place(struct save_command *s, struct control_client *c, struct
 	return err;
 }
 
+/*
+ * A restore that comes next wants the name and the consoles of the machine, which are its own until
+ * its process has ended.  The file is in its place, so that the save has not failed in any case.
+ */
+static void wait_for_end(struct control_client *c)
+{
+	struct skep_error e = { "" };
+
+	if (control_wait(c, END_MS, NULL, NULL, &e))
+		cli_complain("it is saved, but %s", e.text);
+}
+
 static int save(struct save_command *s, struct control_client *c, struct snap_target *t,
 		struct skep_error *e)
 {
@@ -242,6 +256,8 @@ static int save(struct save_command *s, struct control_client *c, struct snap_ta
 	if (!result)
 		return -EIO;
 	err = put_in_place(s, c, t, e);
+	if (!err && s->suspend)
+		wait_for_end(c);
 	if (!err)
 		show_result(s, result);
 	json_decref(result);
