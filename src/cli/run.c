@@ -86,16 +86,23 @@ static int open_control(struct vm *vm, struct control **control, struct skep_err
 }
 
 /* The machine exists: run it to its end. */
-static int run_vm(struct vm *vm, struct outputs *out, const struct cli_start *start,
-		  struct signals *signals, struct skep_error *e)
+static int run_vm(struct vm *vm, const struct run_options *o, struct outputs *out,
+		  const struct cli_start *start, struct signals *signals, struct skep_error *e)
 {
 	struct signal_handlers h = { press, stop, vm };
 	struct run_stats stats = { .start = start };
 	struct control *control;
 	int code;
 
+	/* Before anybody can say resume. */
+	if (o->paused)
+		vm_pause(vm, STOP_USER);
 	if (open_control(vm, &control, e))
 		return CLI_ERROR;
+	if (o->paused && !control) {
+		skep_fail(e, EINVAL, "--paused: without a control socket nobody could let the machine go on");
+		return CLI_ERROR;
+	}
 	signals_machine(signals, &h);
 	stats.run_ns = cli_monotonic_ns();
 	code = vm_run(vm, e);
@@ -120,11 +127,11 @@ static int run_with_saves(struct vm *vm, const struct run_options *o, struct out
 	int code;
 
 	if (!o->nsave_at)
-		return run_vm(vm, out, start, signals, e);
+		return run_vm(vm, o, out, start, signals, e);
 	saves = save_schedule_start(vm, o->save_at, o->nsave_at, e);
 	if (!saves)
 		return CLI_ERROR;
-	code = run_vm(vm, out, start, signals, e);
+	code = run_vm(vm, o, out, start, signals, e);
 	if (save_schedule_stop(saves, &missed) < 0 && !e->text[0]) {
 		*e = missed;
 		code = CLI_ERROR;

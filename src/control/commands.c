@@ -31,7 +31,7 @@ static const char *state_name(struct control *c, uint32_t reasons)
 		return "ending";
 	if (reasons & STOP_PAUSE)
 		return "starting";
-	if (c->saving.state != SAVING_NONE || (reasons & STOP_SAVE))
+	if (c->saving.state != SAVING_NONE || (reasons & (STOP_SAVE | STOP_POINT)))
 		return "saving";
 	return reasons ? "paused" : "running";
 }
@@ -52,7 +52,8 @@ static json_t *reasons_list(uint32_t reasons)
 		uint32_t bit;
 		const char *name;
 	} names[] = {
-		{ STOP_USER, "user" }, { STOP_SAVE, "save" }, { STOP_DEBUG, "debug" },
+		{ STOP_USER, "user" }, { STOP_SAVE, "save" }, { STOP_POINT, "save-at" },
+		{ STOP_DEBUG, "debug" },
 		{ STOP_RESET, "reset" }, { STOP_PAUSE, "power-on" }, { STOP_SHUTDOWN, "shutdown" },
 	};
 	json_t *list = json_array();
@@ -97,6 +98,17 @@ static int64_t guest_ns(struct vm *vm)
 	return ns;
 }
 
+/* A save of the machine's own (--save-at) may be ending now. */
+static json_t *last_snapshot(struct vm *vm)
+{
+	json_t *path;
+
+	pthread_mutex_lock(&vm->lock);
+	path = text_or_null(vm->origin.known ? vm->origin.path : NULL);
+	pthread_mutex_unlock(&vm->lock);
+	return path;
+}
+
 static int run_status(struct connection *n, json_t *args, json_t *id, json_t **ret,
 		      struct skep_error *e)
 {
@@ -120,7 +132,7 @@ static int run_status(struct connection *n, json_t *args, json_t *id, json_t **r
 		"first_run_ns", (json_int_t)atomic_load(&vm->first_run_ns),
 		"save", saving_status(c),
 		"restored_from", text_or_null(c->restored_from),
-		"last_snapshot", text_or_null(vm->origin.known ? vm->origin.path : NULL));
+		"last_snapshot", last_snapshot(vm));
 	return *ret ? 0 : skep_fail(e, ENOMEM, "no memory for the status");
 }
 

@@ -28,6 +28,7 @@ struct lapic;
 #define STOP_SHUTDOWN	0x10
 #define STOP_PAUSE	0x20	/* not switched on yet */
 #define STOP_USER	0x40	/* somebody asked for it: skep pause */
+#define STOP_POINT	0x80	/* the machine has come to its vm_stop_point */
 
 /* Things for the processor to look at between instructions. */
 #define VCPU_REQ_STOP	0x01	/* stop_reasons changed */

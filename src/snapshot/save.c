@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "base/thread.h"
+#include "snapshot/container.h"
 #include "snapshot/contents.h"
 #include "snapshot/reader.h"
 #include "snapshot/writer.h"
@@ -68,19 +69,33 @@ static void obstacle(struct skep_error *e, const char *text)
 	snprintf(e->text + len, sizeof(e->text) - len, "%s%s", len ? "\n" : "", text);
 }
 
+/* A save that is just ending on another thread changes it. */
+static struct vm_origin copy_origin(struct vm *vm)
+{
+	struct vm_origin o;
+
+	pthread_mutex_lock(&vm->lock);
+	o = vm->origin;
+	o.path = o.known && o.path ? strdup(o.path) : NULL;
+	pthread_mutex_unlock(&vm->lock);
+	return o;
+}
+
 /* A delta that could not be restored is worse than none. */
 static void check_delta(struct vm *vm, const struct save_options *o, struct skep_error *e)
 {
-	const struct vm_origin *from = &vm->origin;
+	struct vm_origin from = copy_origin(vm);
 	struct skep_error why = { "" };
 	char text[SKEP_ERROR_TEXT];
+	int err = 0;
 
-	if (!from->known)
+	if (!from.known)
 		obstacle(e, "--delta: the machine has no earlier snapshot to be based on; save it once "
 			 "without");
-	if (!from->known || !from->path)
-		return;
-	if (snap_check_base(from->path, from->digest, o->path, &why) == 0)
+	if (from.path)
+		err = snap_check_base(from.path, from.digest, o->path, &why);
+	free(from.path);
+	if (!err)
 		return;
 	snprintf(text, sizeof(text), "--delta: the snapshot that it would be based on: %.400s; choose "
 		 "another name, or save without --delta", why.text);
@@ -258,6 +273,16 @@ static void tell_progress(struct save *s, uint64_t done, int64_t *last)
 	s->cb.progress(s->cb.opaque, &p);
 }
 
+static int fail_ended(struct skep_error *e)
+{
+	return skep_fail(e, ESHUTDOWN, "the machine has ended, and its save with it");
+}
+
+static int fail_cancelled(struct save *s, struct skep_error *e)
+{
+	return vm_exiting(s->vm) ? fail_ended(e) : skep_fail(e, ECANCELED, "the save was cancelled");
+}
+
 static int write_ram(struct save *s, struct snap_writer *w, struct skep_error *e)
 {
 	struct ram_chunk chunk;
@@ -269,7 +294,7 @@ static int write_ram(struct save *s, struct snap_writer *w, struct skep_error *e
 		if (got < 0)
 			return got;
 		if (atomic_load(&s->cancelled))
-			return skep_fail(e, ECANCELED, "the save was cancelled");
+			return fail_cancelled(s, e);
 		err = snap_writer_ram(w, &chunk, e);
 		done += (uint64_t)chunk.nthere * GUEST_PAGE_SIZE;
 		tell_progress(s, done, &last);
@@ -307,8 +332,8 @@ static int write_file(struct save *s, struct snap_writer *w, struct skep_error *
 	if (!err)
 		err = memory_lost(&s->vm->memory, e);
 	if (!err && !s->o.no_sync && fsync(s->fd) < 0)
-		err = skep_fail(e, errno, "the snapshot cannot be made durable: fsync: %s",
-				strerror(errno));
+		err = skep_fail(e, errno, "the snapshot cannot be made durable: fsync: %s%s",
+				strerror(errno), snap_remedy(errno));
 	s->result.bytes = snap_writer_bytes(w);
 	return err;
 }
@@ -323,7 +348,7 @@ static int run_save(struct save *s, struct skep_error *e)
 	s->stood = host_ns();
 	vm_pause(s->vm, STOP_SAVE);
 	s->paused = true;
-	err = vm_exiting(s->vm) ? skep_fail(e, ESHUTDOWN, "the machine has ended") : take(s, e);
+	err = vm_exiting(s->vm) ? fail_ended(e) : take(s, e);
 	if (!err && s->o.live)
 		go_on(s);
 	if (!err)
@@ -415,12 +440,15 @@ void save_cancel(struct save *s)
 static void set_origin(struct save *s)
 {
 	struct vm_origin *o = &s->vm->origin;
+	char *old = o->path;
 
-	free(o->path);
+	pthread_mutex_lock(&s->vm->lock);
 	o->path = s->path;
-	s->path = NULL;
 	memcpy(o->digest, s->result.digest, sizeof(o->digest));
 	o->known = true;
+	pthread_mutex_unlock(&s->vm->lock);
+	s->path = NULL;
+	free(old);
 }
 
 void save_end(struct save *s, bool commit)

@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/thread.h"
@@ -53,20 +54,53 @@ static void save_done(void *opaque, const struct save_result *r, const struct sk
 	pthread_mutex_unlock(&s->lock);
 }
 
+/* A client's save may be under way: the machine stands here until that is over. */
+static struct save *start_save(struct save_schedule *s, int target, const struct save_options *o,
+			       struct skep_error *e)
+{
+	struct save_callbacks cb = { .done = save_done, .opaque = s };
+	struct timespec moment = { .tv_nsec = 1000000 };
+	struct save *save;
+	int fd;
+
+	for (;;) {
+		fd = dup(target);
+		if (fd < 0) {
+			skep_fail(e, errno, "no descriptor: %s", strerror(errno));
+			return NULL;
+		}
+		save = save_start(s->vm, fd, o, &cb, e);
+		if (save || !atomic_load(&s->vm->saving) || vm_exiting(s->vm))
+			return save;
+		nanosleep(&moment, NULL);
+	}
+}
+
+/* A later delta may lie elsewhere and names this one. */
+static char *absolute(const char *path)
+{
+	char *dir = path[0] == '/' ? NULL : realpath(".", NULL), *whole = NULL;
+
+	if (!dir || asprintf(&whole, "%s/%s", dir, path) < 0)
+		whole = strdup(path);
+	free(dir);
+	return whole;
+}
+
 static int save_into(struct save_schedule *s, struct snap_target *t, const char *path,
 		     struct skep_error *e)
 {
-	struct save_options o = { .no_sync = true, .path = path };
-	struct save_callbacks cb = { .done = save_done, .opaque = s };
+	char *whole = absolute(path);
+	struct save_options o = { .no_sync = true, .path = whole };
 	struct save *save;
-	int fd = dup(t->fd), err;
+	int err;
 
-	if (fd < 0)
-		return skep_fail(e, errno, "%s: no descriptor: %s", path, strerror(errno));
 	s->done = false;
-	save = save_start(s->vm, fd, &o, &cb, e);
-	if (!save)
+	save = start_save(s, t->fd, &o, e);
+	if (!save) {
+		free(whole);
 		return -EIO;
+	}
 	pthread_mutex_lock(&s->lock);
 	while (!s->done)
 		pthread_cond_wait(&s->cond, &s->lock);
@@ -74,10 +108,11 @@ static int save_into(struct save_schedule *s, struct snap_target *t, const char 
 	pthread_mutex_unlock(&s->lock);
 	err = e->text[0] ? -EIO : snap_target_commit(t, false, e);
 	save_end(save, !err);
+	free(whole);
 	return err;
 }
 
-/* The machine stands at the point.  The save's own resume lets it go on. */
+/* The machine stands at the point, whatever other saves do, until it has been saved there. */
 static void save_point(struct save_schedule *s)
 {
 	const struct save_point *p = &s->points[s->next++];
@@ -85,7 +120,7 @@ static void save_point(struct save_schedule *s)
 	struct skep_error e = { "" };
 	int err;
 
-	vm_pause(s->vm, STOP_SAVE);
+	vm_pause(s->vm, STOP_POINT);
 	set_point(s);
 	err = snap_target_open(&t, p->path, &e);
 	if (!err) {
@@ -94,7 +129,7 @@ static void save_point(struct save_schedule *s)
 	}
 	if (err)
 		vm_request_error(s->vm, "--save-at %" PRIu64 ": %s", p->at, e.text);
-	vm_resume(s->vm, STOP_SAVE);
+	vm_resume(s->vm, STOP_POINT);
 }
 
 static void *schedule_main(void *opaque)

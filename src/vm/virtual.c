@@ -128,7 +128,7 @@ bool virtual_stop_point(struct vm *vm)
 	if (!stop.at || insns(vm) < stop.at || (vm->insn_limit && insns(vm) >= vm->insn_limit))
 		return false;
 	for (i = 0; i < vm->ncpus; i++)
-		vcpu_stop(vm->vcpus[i], STOP_SAVE);
+		vcpu_stop(vm->vcpus[i], STOP_POINT);
 	stop.reached(stop.opaque);
 	return true;
 }

@@ -46,9 +46,9 @@ enum vm_exit {
 };
 
 /*
- * clock=virtual: the machine stands, for STOP_SAVE, when it has executed exactly `at` instructions
+ * clock=virtual: the machine stands, for STOP_POINT, when it has executed exactly `at` instructions
  * (0: never), and `reached` is called, on the vCPU's thread without a lock.  Whoever is told sets
- * the next one, before vm_resume(STOP_SAVE).  Set while no vCPU runs.
+ * the next one, before vm_resume(STOP_POINT).  Set while no vCPU runs.
  */
 struct vm_stop_point {
 	uint64_t at;
@@ -56,7 +56,10 @@ struct vm_stop_point {
 	void *opaque;
 };
 
-/* The snapshot that RAM was last the same as: what a delta is based on. Belongs to who saves. */
+/*
+ * The snapshot that RAM was last the same as: what a delta is based on.  Belongs to who saves, who
+ * changes it under vm->lock for those who only look.
+ */
 struct vm_origin {
 	bool known;
 	uint8_t digest[16];
