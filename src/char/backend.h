@@ -38,7 +38,7 @@ struct char_backend {
 	const struct char_ops *ops;
 	struct vm *vm;
 	char owner[32];
-	char *spec;
+	char *spec;			/* for sentences: as it may be shown */
 	unsigned flags;		/* CHAR_* */
 
 	int in_fd, out_fd;	/* -1: none; equal for sockets and the like */

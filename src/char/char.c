@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/say.h"
+#include "base/text.h"
 #include "base/util.h"
 #include "char/backend.h"
 #include "char/terminal.h"
@@ -560,7 +561,9 @@ static struct char_backend *backend_alloc(struct vm *vm, const struct char_ops *
 	b->vm = vm;
 	b->in_fd = b->out_fd = -1;
 	snprintf(b->owner, sizeof(b->owner), "%s", owner);
-	b->spec = strdup(spec);
+	b->spec = malloc(4 * strlen(spec) + 1);
+	if (b->spec)
+		text_escape(b->spec, 4 * strlen(spec) + 1, spec, strlen(spec), 0);
 	b->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (!b->spec || b->kick_fd < 0) {
 		skep_fail(e, errno, "%s: cannot set up '%s': %s", owner, spec, strerror(errno));

@@ -180,6 +180,9 @@ static int read_notes(struct snap_reader *r, const struct headers *h, struct ske
 static int add_record(struct snap_reader *r, const struct snap_note_view *n, size_t *cap,
 		      struct skep_error *e)
 {
+	if (r->nrecords == SNAP_RECORDS_MAX)
+		return skep_fail(e, EFBIG, "has more than %d records, and no machine has so many",
+				 SNAP_RECORDS_MAX);
 	if (r->nrecords == *cap) {
 		size_t more = *cap ? 2 * *cap : 64;
 		void *p = realloc(r->records, more * sizeof(*r->records));

@@ -13,6 +13,8 @@
 #include "base/error.h"
 #include "snapshot/manifest.h"
 
+#define SNAP_RECORDS_MAX 4096	/* of one file: far more than any machine of ours has */
+
 struct snap_inflate;
 
 struct snap_record {

@@ -73,9 +73,6 @@ int snap_models_read(struct snap_models *m, const struct snap_reader *r, struct 
 	int err;
 
 	memset(m, 0, sizeof(*m));
-	if (r->nrecords > SNAP_RECORDS_MAX)
-		return skep_fail(e, E2BIG, "%s: has %zu records, and no machine has more than %d",
-				 r->path, r->nrecords, SNAP_RECORDS_MAX);
 	m->items = calloc(r->nrecords + 1, sizeof(*m->items));
 	if (!m->items)
 		return skep_fail(e, ENOMEM, "no memory for the records");

@@ -8,8 +8,6 @@
 #include "snapshot/reader.h"
 #include "state/codec.h"
 
-#define SNAP_RECORDS_MAX 4096	/* far more than any machine of ours has */
-
 struct snap_model {
 	struct state_head head;		/* name "" and why set: not even that could be read */
 	const struct state_record *table;	/* NULL: this release does not know the kind */
@@ -24,7 +22,7 @@ struct snap_models {
 	size_t count;
 };
 
-/* Fails only where there are too many records or there is no memory. */
+/* Fails only where there is no memory. */
 int snap_models_read(struct snap_models *m, const struct snap_reader *r, struct skep_error *e);
 void snap_models_free(struct snap_models *m);	/* all zeroes is fine */
 /* The first one of that name, or NULL. */

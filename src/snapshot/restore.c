@@ -20,6 +20,8 @@
 
 /* Mappings of stored stretches; beyond that, stretches with holes between them become one. */
 #define MAPPINGS_MAX	4096
+/* Keys that are not known: so many are told by name. */
+#define SKIPPED_TOLD	8
 
 /* ---- Configuration ----------------------------------------------------- */
 
@@ -109,15 +111,21 @@ static int check_machine(const struct manifest *m, const struct vm *vm, struct s
 
 /* ---- Records ----------------------------------------------------------- */
 
+/* A file may have very many of them. */
 static void tell_skipped(void *opaque, const char *name, const char *key)
 {
+	unsigned *told = opaque;
 	char text[4 * 64 + 1];
 
+	if (*told == SKIPPED_TOLD)
+		skep_say("skep: and more that is not known to this release, and optional\n");
+	if ((*told)++ >= SKIPPED_TOLD)
+		return;
 	text_escape(text, sizeof(text), key, strlen(key), 0);
 	skep_say("skep: %s: \"%s\" is not known to this release, and optional: skipped\n", name, text);
 }
 
-static int decode_record(struct machine_state *ms, const struct snap_record *rec,
+static int decode_record(struct machine_state *ms, const struct snap_record *rec, unsigned *skipped,
 			 struct skep_error *e)
 {
 	struct machine_part *p;
@@ -132,7 +140,8 @@ static int decode_record(struct machine_state *ms, const struct snap_record *rec
 				 "and this machine has no such part", head.name, head.kind);
 	if (p->filled)
 		return skep_fail(e, EINVAL, "%s: there are two records by that name", head.name);
-	err = state_decode(p->record, p->name, rec->data, rec->len, p->model, tell_skipped, NULL, e);
+	err = state_decode(p->record, p->name, rec->data, rec->len, p->model, tell_skipped,
+			   skipped, e);
 	p->filled = !err;
 	return err;
 }
@@ -140,11 +149,12 @@ static int decode_record(struct machine_state *ms, const struct snap_record *rec
 static int decode_records(const struct snap_reader *r, struct machine_state *ms,
 			  struct skep_error *e)
 {
+	unsigned skipped = 0;
 	size_t i;
 	int err = 0;
 
 	for (i = 0; i < r->nrecords && !err; i++)
-		err = decode_record(ms, &r->records[i], e);
+		err = decode_record(ms, &r->records[i], &skipped, e);
 	for (i = 0; i < ms->nparts && !err; i++)
 		if (!ms->parts[i].filled)
 			err = skep_fail(e, EPROTO, "%s: the snapshot has no record of it (%s)",

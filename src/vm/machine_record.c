@@ -100,6 +100,10 @@ static int check_contract(const struct vm *vm, const struct machine_model *m, st
 
 static int check_times(const struct machine_model *m, struct skep_error *e)
 {
+	/* Behind that the count would run over, and guest time go back. */
+	if (m->insns > INT64_MAX)
+		return skep_fail(e, EINVAL, "machine: insns %" PRIu64 " is more than any machine executes",
+				 m->insns);
 	if (m->guest_ns < 0)
 		return skep_fail(e, EINVAL, "machine: guest_ns %" PRId64 " lies before power-on",
 				 m->guest_ns);

@@ -6,9 +6,11 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -26,6 +28,8 @@
 
 #define LOST_TEXT "RAM at %#" PRIx64 " is gone: the snapshot file was truncated or cannot be " \
 	"read while the machine runs from it; restore from a whole copy"
+#define CHANGED_TEXT "RAM is gone: the snapshot file was changed while the machine runs from it; " \
+	"restore from a whole copy"
 
 static void touch_pages(struct guest_memory *m, size_t first, size_t n)
 {
@@ -83,6 +87,52 @@ static int watch_losses(struct guest_memory *m, struct skep_error *e)
 	if (err)
 		return skep_fail(e, -err, "SIGBUS cannot be caught: %s", strerror(-err));
 	return 0;
+}
+
+/* vm thread, device lock. */
+static void tell_changed(void *opaque, uint32_t events)
+{
+	struct guest_memory *m = opaque;
+	struct skep_error e;
+
+	/* The event stays in its queue, for memory_lost. */
+	loop_set_events(m->changed.watch, 0);
+	if (memory_lost(m, &e) < 0)
+		vm_request_error(m->vm, "%s", e.text);
+}
+
+/*
+ * Bytes that were written over in place raise no signal, and are taken for RAM where the guest has not
+ * looked yet; with truncation, which cp begins with, also where it has written.  The kernel tells
+ * who asks.  Where it cannot, only what lies beyond the file's end is noticed.
+ */
+static void watch_changes(struct guest_memory *m, int file)
+{
+	struct skep_error ignored;
+	char path[64];
+
+	if (m->changed.file == file)
+		return;
+	if (m->changed.fd < 0) {
+		m->changed.fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+		if (m->changed.fd < 0)
+			return;
+		if (m->vm->loop)
+			m->changed.watch = loop_watch(m->vm, m->changed.fd, EPOLLIN, tell_changed, m,
+						      &ignored);
+	}
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", file);
+	if (inotify_add_watch(m->changed.fd, path, IN_MODIFY) >= 0)
+		m->changed.file = file;
+}
+
+static bool has_changed(struct guest_memory *m)
+{
+	struct pollfd p = { .fd = m->changed.fd, .events = POLLIN };
+
+	if (p.fd >= 0 && !atomic_load(&m->changed.seen) && poll(&p, 1, 0) > 0)
+		atomic_store(&m->changed.seen, true);
+	return atomic_load(&m->changed.seen);
 }
 
 /* In one read, and without a stream: the kernel gives the number once, however short the buffer. */
@@ -149,6 +199,7 @@ int memory_map_file(struct guest_memory *m, uint64_t gpa, uint64_t len, int fd, 
 		err = count_mapping(m, gpa, fd, offset, e);
 	if (err)
 		return err;
+	watch_changes(m, fd);
 	r = memory_region(m, gpa, len);
 	host = r->host + (gpa - r->gpa);
 	if (mmap(host, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd,
@@ -232,7 +283,7 @@ static int load_chunk(struct guest_memory *m, size_t chunk, struct skep_error *e
 		/* Nothing that was not checked is seen. */
 		if (memory_make_zero(m, r, gpa, len) < 0)
 			memset(host, 0, len);
-		skep_error_prefix(e, "RAM at %#" PRIx64 " is gone: ", gpa);
+		skep_error_prefix(e, "RAM at %#" PRIx64 " is gone", gpa);
 		if (!atomic_load(&m->load_failed))
 			m->load_error = *e;
 		atomic_store(&m->load_failed, true);
@@ -327,6 +378,8 @@ int memory_lost(struct guest_memory *m, struct skep_error *e)
 
 	if (where)
 		return skep_fail(e, EIO, LOST_TEXT, where & ~(uint64_t)1);
+	if (has_changed(m))
+		return skep_fail(e, EIO, CHANGED_TEXT);
 	if (!atomic_load(&m->load_failed))
 		return 0;
 	pthread_mutex_lock(&m->load_lock);
@@ -343,9 +396,14 @@ void memory_lazy_finish(struct guest_memory *m)
 	atomic_store(&m->npending, 0);
 	sigbus_unwatch(&m->lost);
 	/* The loop frees its watches when it ends first. */
-	if (m->lost_watch && m->vm->loop)
+	if (m->vm->loop) {
 		loop_unwatch(m->lost_watch);
-	m->lost_watch = NULL;
+		loop_unwatch(m->changed.watch);
+	}
+	m->lost_watch = m->changed.watch = NULL;
+	if (m->changed.fd >= 0)
+		close(m->changed.fd);
+	m->changed.fd = m->changed.file = -1;
 	if (m->lost.eventfd >= 0)
 		close(m->lost.eventfd);
 	m->lost.eventfd = -1;

@@ -50,8 +50,9 @@ struct soft_cache *soft_cache_create(struct skep_error *e)
 
 	if (!k)
 		goto fail;
-	k->blocks = calloc(MAX_BLOCKS, sizeof *k->blocks);
-	k->pages = calloc(MAX_PAGES, sizeof *k->pages);
+	/* Megabytes, of which what counts as used is written first. */
+	k->blocks = malloc(MAX_BLOCKS * sizeof *k->blocks);
+	k->pages = malloc(MAX_PAGES * sizeof *k->pages);
 	k->arena = mmap(NULL, ARENA_OPS * sizeof *k->arena, PROT_READ | PROT_WRITE,
 			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (k->arena == MAP_FAILED)
