@@ -116,22 +116,19 @@ static void machine_make(struct machine *m, const struct recipe *r, const char *
 		die(r->name, e.text);
 }
 
-/*
- * Stands when it has come to an instruction count, or after a moment where nobody counts them;
- * the next count is set then: a save lets the machine go on.
- */
-static void machine_stand(struct machine *m, uint64_t insns, uint64_t next)
+/* Goes on to an instruction count, or for a moment where nobody counts them, and stands there. */
+static void machine_run(struct machine *m, uint64_t insns)
 {
-	if (!m->thread) {
-		m->vm->stop_point = (struct vm_stop_point){ insns, reached, m };
+	m->vm->stop_point = (struct vm_stop_point){ insns, reached, m };
+	if (m->thread)
+		vm_resume(m->vm, STOP_POINT);
+	else
 		pthread_create(&m->thread, NULL, run, m);
-	}
 	if (insns)
 		await(m, &m->stands);
 	else
 		usleep(50000);
-	vm_pause(m->vm, STOP_SAVE);
-	m->vm->stop_point.at = next;
+	vm_pause(m->vm, STOP_POINT);
 }
 
 static void machine_end(struct machine *m)
@@ -200,10 +197,10 @@ static void make(struct seed *s, const struct recipe *r, const char *directory, 
 	snprintf(s->path, sizeof(s->path), "%s/%s.skep", directory, r->name);
 	snprintf(base, sizeof(base), "%s/%s.parent.skep", directory, r->name);
 	machine_make(&m, r, guests);
-	machine_stand(&m, r->insns, r->then ? r->insns + r->then : 0);
+	machine_run(&m, r->insns);
 	machine_save(&m, r->then ? base : s->path, false, level);
 	if (r->then) {
-		machine_stand(&m, r->insns + r->then, 0);
+		machine_run(&m, r->insns + r->then);
 		machine_save(&m, s->path, true, level);
 	}
 	machine_end(&m);
