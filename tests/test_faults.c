@@ -210,6 +210,7 @@ static void take_up(struct run *r)
 	machine_run(m);
 	r->m = m;
 	r->deltas = 0;
+	r->fds = count_entries("/proc/self/fd");	/* with the file that it came from */
 }
 
 /* Dirty pages: what has changed since the last good save is in a delta that comes now. */
@@ -520,6 +521,9 @@ static struct restore_test restores[] = {
 
 static int begin(void **state)
 {
+	/* A test that failed leaves its machine running. */
+	if (!settles("/proc/self/task", ONE_THREAD))
+		return -1;
 	make_place();
 	return 0;
 }

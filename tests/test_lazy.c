@@ -254,7 +254,9 @@ static void truncated_file(void **state)
 	assert_int_equal(ram_cut_next(c, &k, &e), 1);
 	assert_int_equal(ftruncate(file, 0x1000), 0);
 	assert_int_equal(get(0x200000), pattern(0));
-	assert_int_equal(memory_lost(m, &e), 0);
+	/* Known before anybody has looked. */
+	assert_int_equal(memory_lost(m, &e), -EIO);
+	assert_non_null(strstr(e.text, "changed"));
 	assert_int_equal(get(0x345678), 0);
 	/* The kernel takes back the copies of what was cut off, too. */
 	assert_int_equal(get(0x500000), 0);
@@ -269,6 +271,35 @@ static void truncated_file(void **state)
 	assert_null(memory_cut(m, CUT_LIVE, &e));
 	assert_non_null(strstr(e.text, "truncated"));
 	assert_true(memory_prefault(m, 0, TEST_RAM, false, &e) < 0);
+}
+
+/* As long as before, and other bytes in it: no signal tells. */
+static void overwritten_file(void **state)
+{
+	struct ram_chunk k;
+	struct ram_cut *c;
+
+	char path[] = "/tmp/skep-lazy-XXXXXX";
+
+	/* One that has a name: the kernel tells nothing of writes to a memfd. */
+	close(file);
+	file = mkstemp(path);
+	assert_true(file >= 0);
+	unlink(path);
+	assert_int_equal(ftruncate(file, 0x400000), 0);
+	assert_int_equal(pwrite(file, "x", 1, 0x10000), 1);
+	map(0x200000, 0x400000, 0);
+	c = memory_cut(m, 0, &e);
+	assert_non_null(c);
+	assert_int_equal(ram_cut_next(c, &k, &e), 1);
+	assert_int_equal(memory_lost(m, &e), 0);
+	assert_int_equal(pwrite(file, "x", 1, 0x300000), 1);
+	assert_int_equal(memory_lost(m, &e), -EIO);
+	assert_non_null(strstr(e.text, "changed"));
+	assert_true(ram_cut_next(c, &k, &e) < 0);
+	ram_cut_abort(c);
+	assert_null(memory_cut(m, CUT_LIVE, &e));
+	assert_true(told_to_stop("the snapshot file was changed"));
 }
 
 /* A guest that falls over its zeroes before the vm thread has been told. */
@@ -555,8 +586,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		T(mapped_ram), T(bad_mappings), T(many_mappings), T(mapped_then_cut),
-		T(discarded_memory), T(truncated_file), T(guest_that_falls),
-		T(truncated_while_saved),
+		T(discarded_memory), T(truncated_file), T(overwritten_file),
+		T(guest_that_falls), T(truncated_while_saved),
 		T(fetched_when_needed), T(source_is_owned), T(failed_source), T(fetched_by_many),
 		T(cut_fetches), T(cut_of_failed_source),
 	};

@@ -147,6 +147,7 @@ struct signals *signals_start(struct skep_error *e)
 	make_set(&set);
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN);	/* a limit on file sizes is an error like others */
 	s->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	s->stop_fd = eventfd(0, EFD_CLOEXEC);
 	ret = s->signal_fd < 0 || s->stop_fd < 0 ? errno :

@@ -73,6 +73,8 @@ struct iovec;
 /* All of it, or a negative errno and a sentence; iov is used up. */
 int snap_pwrite(int fd, const void *data, size_t len, uint64_t offset, struct skep_error *e);
 int snap_pwritev(int fd, struct iovec *iov, int n, uint64_t offset, struct skep_error *e);
+/* What to do about an error of a file that is written, to end a sentence with: "" or ": ...". */
+const char *snap_remedy(int err);
 /* Bytes that are not there: -ENODATA. */
 int snap_pread(int fd, void *data, size_t len, uint64_t offset, struct skep_error *e);
 

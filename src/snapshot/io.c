@@ -9,6 +9,11 @@
 
 #include "base/util.h"
 
+const char *snap_remedy(int err)
+{
+	return err == ENOSPC || err == EDQUOT ? ": make room, or name a file elsewhere" : "";
+}
+
 static int write_failed(int err, uint64_t offset, struct skep_error *e)
 {
 	unsigned long long at = offset;
@@ -16,8 +21,8 @@ static int write_failed(int err, uint64_t offset, struct skep_error *e)
 	switch (err) {
 	case ENOSPC:
 	case EDQUOT:
-		return skep_fail(e, err, "no space left for the snapshot at byte %llu (%s): make "
-				 "room, or name a file elsewhere", at, strerror(err));
+		return skep_fail(e, err, "no space left for the snapshot at byte %llu (%s)%s", at,
+				 strerror(err), snap_remedy(err));
 	case EFBIG:
 		return skep_fail(e, err, "the snapshot may not grow beyond byte %llu (%s): raise "
 				 "ulimit -f, or use a file system that takes larger files", at,

@@ -29,7 +29,7 @@
 
 static int failed(const struct snap_target *t, const char *what, struct skep_error *e)
 {
-	return skep_fail(e, errno, "%s: %s: %s", t->path, what, strerror(errno));
+	return skep_fail(e, errno, "%s: %s: %s%s", t->path, what, strerror(errno), snap_remedy(errno));
 }
 
 /* ---- Where ---------------------------------------------------------------- */

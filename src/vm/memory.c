@@ -52,6 +52,21 @@ static int map_region(struct guest_memory *m, uint64_t gpa, uint64_t size, uint6
 	return 0;
 }
 
+static int open_memfd(struct guest_memory *m, uint64_t size)
+{
+	m->memfd = memfd_create("skep-ram", MFD_CLOEXEC);
+	if (m->memfd < 0)
+		return -1;
+	if (ftruncate(m->memfd, (off_t)size) == 0)
+		return 0;
+	/* ulimit -f is for files that somebody sees: then it is not a file. */
+	if (errno != EFBIG)
+		return -1;
+	close(m->memfd);
+	m->memfd = -1;
+	return 0;
+}
+
 int memory_init(struct guest_memory *m, struct vm *vm, uint64_t size, bool anonymous,
 		struct skep_error *e)
 {
@@ -63,6 +78,7 @@ int memory_init(struct guest_memory *m, struct vm *vm, uint64_t size, bool anony
 	m->vm = vm;
 	m->memfd = -1;
 	m->lost.eventfd = -1;
+	m->changed.fd = m->changed.file = -1;
 	memset(m->pam, PAM_READ | PAM_WRITE, sizeof(m->pam));
 	err = check_size(size, e);
 	if (err < 0)
@@ -70,11 +86,8 @@ int memory_init(struct guest_memory *m, struct vm *vm, uint64_t size, bool anony
 
 	pthread_mutex_init(&m->load_lock, NULL);
 	m->has_lock = true;
-	if (!anonymous) {
-		m->memfd = memfd_create("skep-ram", MFD_CLOEXEC);
-		if (m->memfd < 0 || ftruncate(m->memfd, (off_t)size) < 0)
-			goto fail;
-	}
+	if (!anonymous && open_memfd(m, size) < 0)
+		goto fail;
 	if (map_region(m, 0, low, 0) < 0)
 		goto fail;
 	if (size > low && map_region(m, RAM_HIGH_BASE, size - low, low) < 0)

@@ -95,6 +95,12 @@ struct guest_memory {
 	/* Private mappings of files (memory_map_file). */
 	struct sigbus_sink lost;	/* where they have been truncated */
 	struct loop_watch *lost_watch;
+	struct {		/* where they have been written to; fd -1: nobody can tell */
+		int fd;			/* inotify's */
+		int file;		/* the one that was watched last */
+		struct loop_watch *watch;
+		_Atomic bool seen;
+	} changed;
 	unsigned nmaps, max_maps;	/* pieces that they cut RAM into; what the host allows */
 	struct { uint64_t gpa, offset; int fd; } map_end;	/* of the last one */
 
@@ -147,8 +153,8 @@ uint8_t memory_will_write(struct guest_memory *m, _Atomic uint8_t *flags);
 
 /*
  * A stretch of a file that RAM is a private mapping of; page aligned.  Its pages count as
- * TOUCHED.  The file may be truncated under us: the machine stops with a sentence then, and
- * what is saved meanwhile is refused.  The descriptor may be closed afterwards. Before any vCPU.
+ * TOUCHED.  The file may be truncated or written to under us: the machine stops with a sentence
+ * then, and what is saved meanwhile is refused.  The descriptor may be closed afterwards. Before any vCPU.
  */
 int memory_map_file(struct guest_memory *m, uint64_t gpa, uint64_t len, int fd, uint64_t offset,
 		    struct skep_error *e);
@@ -166,7 +172,7 @@ int memory_need(struct guest_memory *m, uint64_t gpa, uint64_t len, struct skep_
  */
 int memory_prefault(struct guest_memory *m, uint64_t gpa, uint64_t len, bool own,
 		    struct skep_error *e);
-/* Has RAM been lost (a truncated file, a chunk that cannot be fetched)? e says how. Any thread. */
+/* Has RAM been lost (a file that changed, a chunk that cannot be fetched)? e says how. Any thread. */
 int memory_lost(struct guest_memory *m, struct skep_error *e);
 
 /* PAM segment attribute change: bumps the processors' view (vm_flush_tlbs). Device lock. */

@@ -2,12 +2,14 @@
  * A guest that notices.  128 pages, filled with what does not compress; every round each of them
  * is checked for the word of the round before and gets the new one; then the round is told, in
  * RAM (ROUND) and on COM1, as eight digits and a newline.  A page that is not as it should be counts
- * in ERRORS.
+ * in ERRORS, and is a '!' on COM1.
  */
 #include "../e2e/guests/multiboot.h"
 
+#ifndef PAGES
 #define PAGES	128
-#define BASE	0x1c0000	/* to 0x240000: in two chunks of 2 MiB */
+#endif
+#define BASE	0x1c0000	/* 128 pages: to 0x240000, in two chunks of 2 MiB */
 #define ROUND	0x160000
 #define ERRORS	0x160004
 
@@ -40,6 +42,10 @@ round:	imull $0x9e3779b1, %ebp, %esi	/* what round n writes: n * K ^ page */
 	cmpl %eax, (%edi)
 	je 4f
 	incl ERRORS
+	pushl %edx
+	movb $'!', %al
+	call put
+	popl %edx
 4:	movl %edx, %eax
 	xorl %ecx, %eax
 	movl %eax, (%edi)

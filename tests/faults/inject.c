@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/socket.h>
@@ -284,6 +285,15 @@ int socket(int domain, int type, int protocol)
 int accept4(int fd, struct sockaddr *sa, socklen_t *len, int flags)
 {
 	return fails(FAULT_OPEN) ? -1 : (int)syscall(SYS_accept4, fd, sa, len, flags);
+}
+
+int inotify_init1(int flags)
+{
+	return fails(FAULT_OPEN) ? -1 : (int)syscall(SYS_inotify_init1, flags);
+}
+int inotify_add_watch(int fd, const char *path, uint32_t mask)
+{
+	return fails(FAULT_WATCH) ? -1 : (int)syscall(SYS_inotify_add_watch, fd, path, mask);
 }
 
 int epoll_ctl(int epoll, int op, int fd, struct epoll_event *ev)

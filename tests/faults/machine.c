@@ -418,5 +418,7 @@ bool names_cause(const char *text, int error)
 		return true;
 	if (error == EWOULDBLOCK && strstr(text, "lock"))
 		return true;
+	if (error == ENOSPC && !strstr(text, "make room"))
+		return false;
 	return strcasestr(text, strerror(error)) != NULL;
 }
