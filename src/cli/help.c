@@ -31,6 +31,7 @@ static const char intro[] =
 	"\n"
 	"Learn more:\n"
 	"  skep run --help                 every flag (they are bhyve's), with examples\n"
+	"  skep COMMAND --help             the options of any other command\n"
 	"  skep help keys [--json]         every configuration key, for -o and -k\n"
 	"  skep help devices               what -s and -l take\n"
 	"  skep version [--json]\n"
@@ -55,7 +56,7 @@ static int unknown_topic(const char *word)
 		nearest_offer(&near, topics[i]);
 	nearest_hint(&near, hint, sizeof(hint));
 	cli_complain("there is no help about \"%s\"%s", word,
-		     *hint ? hint : "; the topics are keys, devices, run");
+		     *hint ? hint : "; the topics are keys, devices and the commands");
 	return CLI_ERROR;
 }
 

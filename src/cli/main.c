@@ -17,15 +17,21 @@ struct command {
 	const char *help;
 };
 
-static int run_help(int argc, char **argv, const struct cli_start *start)
+static bool asks_for_help(int argc, char **argv)
 {
-	return cli_help(argc, argv);
+	return argc == 2 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"));
 }
 
 static int run_version(int argc, char **argv, const struct cli_start *start)
 {
+	if (asks_for_help(argc, argv)) {
+		puts("usage: skep version [--json]");
+		return 0;
+	}
 	return cli_version(argc, argv);
 }
+
+static int run_help(int argc, char **argv, const struct cli_start *start);
 
 static const struct command commands[] = {
 	{ "run", cli_run, "start a machine" },
@@ -44,9 +50,23 @@ static const struct command commands[] = {
 	{ "diff", cli_diff, "tell how two snapshots differ" },
 	{ "snapshot", cli_snapshot, "flatten a chain of deltas, or list it" },
 	{ "profile", cli_profile, "generations of snapshots: list, show, check" },
-	{ "help", run_help, "explain a topic: keys, devices, run" },
+	{ "help", run_help, "explain a command, or a topic: keys, devices" },
 	{ "version", run_version, "print the version" },
 };
+
+/* `skep help save` is `skep save --help`. */
+static int run_help(int argc, char **argv, const struct cli_start *start)
+{
+	char flag[] = "--help";
+	char *args[] = { argc == 2 ? argv[1] : NULL, flag, NULL };
+
+	if (asks_for_help(argc, argv))
+		return cli_help(0, NULL);
+	for (size_t i = 0; argc == 2 && i < ARRAY_SIZE(commands); i++)
+		if (!strcmp(commands[i].name, argv[1]))
+			return commands[i].run(2, args, start);
+	return cli_help(argc, argv);
+}
 
 void cli_complain(const char *fmt, ...)
 {

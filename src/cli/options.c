@@ -290,6 +290,6 @@ void run_options_help(FILE *out)
 	      "  skep run -c 1 -m 1G -s 0,hostbridge -s 31,lpc -l com1,tcp=127.0.0.1:4000 \\\n"
 	      "           -k vm.conf vm1\n"
 	      "  skep run -k vm.conf -o config.dump=true\n"
-	      "\nExit code: 0 reboot, 1 powered off, 2 halted, 3 triple fault, 4 error.\n"
+	      "\nExit code: 0 reboot, 1 powered off, 2 halted, 3 triple fault, 4 error, 5 suspended.\n"
 	      "SIGTERM presses the power button; a second one stops at once.\n", out);
 }

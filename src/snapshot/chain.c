@@ -157,9 +157,9 @@ static int check_base(const struct snap_reader *base, const uint8_t digest[SNAP_
 		return skep_fail(e, EBADMSG, "%s: is another snapshot now", base->path);
 	for (r = base; r; r = r->parent, depth++)
 		if (there && same_file(r, &st))
-			return skep_fail(e, EINVAL, "%s: is the file to write, too", r->path);
+			return skep_fail(e, EINVAL, "%s: is the file to write, too; choose another name", r->path);
 	if (depth >= SNAP_CHAIN_MAX)
-		return skep_fail(e, ELOOP, "%s: has %u parents already, and more cannot be restored",
+		return skep_fail(e, ELOOP, "%s: has %u parents already, which is the most",
 				 base->path, depth - 1);
 	return 0;
 }

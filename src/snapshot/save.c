@@ -97,8 +97,8 @@ static void check_delta(struct vm *vm, const struct save_options *o, struct skep
 	free(from.path);
 	if (!err)
 		return;
-	snprintf(text, sizeof(text), "--delta: the snapshot that it would be based on: %.400s; choose "
-		 "another name, or save without --delta", why.text);
+	snprintf(text, sizeof(text), "--delta: the snapshot that it would be based on: %.400s; a "
+		 "save without --delta needs none", why.text);
 	obstacle(e, text);
 }
 
