@@ -109,6 +109,7 @@ static void root_pointer(void **state)
 		assert_true(table("FACP", size));
 		assert_true(table("APIC", size));
 		assert_true(table("MCFG", size));
+		assert_true(table("HPET", size));
 	}
 }
 
@@ -214,6 +215,21 @@ static void mcfg(void **state)
 	assert_int_equal(peek(at + 44, 8), ECAM_BASE);
 	assert_int_equal(peek(at + 54, 1), 0);
 	assert_int_equal(peek(at + 55, 1), 255);
+}
+
+static void hpet(void **state)
+{
+	uint64_t at;
+
+	place(1);
+	at = table("HPET", 8);
+	assert_int_equal(peek(at + 4, 4), 56);
+	/* The low half of the capabilities register, and a period that a driver can divide by. */
+	assert_int_equal(peek(at + 36, 4), HPET_ID);
+	assert_int_equal(peek(at + 40, 1), 0);
+	assert_int_equal(peek(at + 44, 8), HPET_BASE);
+	assert_int_equal(peek(at + 52, 1), 0);
+	assert_int_equal(peek(at + 53, 2), HPET_MIN_TICK);
 }
 
 /* Follows the structures; returns the one of this type. */
@@ -415,7 +431,7 @@ static int shell(const char *format, const char *dir)
 /* ACPICA takes our tables apart, and puts the DSDT together again, without a complaint. */
 static void acpica_agrees(void **state)
 {
-	static const char *const names[] = { "FACP", "APIC", "MCFG" };
+	static const char *const names[] = { "FACP", "APIC", "MCFG", "HPET" };
 	char dir[] = "/tmp/skep-acpi-XXXXXX";
 	int complaints;
 
@@ -439,7 +455,7 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		T(root_pointer), T(fixed_hardware), T(one_processor), T(many_processors),
-		T(more_than_xapic_can_name), T(mcfg), T(smbios_tables),
+		T(more_than_xapic_can_name), T(mcfg), T(hpet), T(smbios_tables),
 		T(same_machine_same_bytes), T(hostile_scripts), T(package_lengths),
 		T(names_and_numbers), T(acpica_agrees),
 	};

@@ -1,5 +1,5 @@
 /*
- * ACPI tables (ACPI 6.4, chapter 5; MCFG: PCI Firmware 3.0, section 4.1.2).
+ * ACPI tables (ACPI 6.4, chapter 5; MCFG: PCI Firmware 3.0, section 4.1.2; HPET).
  *
  * Pointers between tables are written as offsets into the blob; the loader
  * script adds the address at which the blob comes to lie, and sums up after.
@@ -241,6 +241,24 @@ static size_t build_mcfg(struct blob *t, struct blob *script)
 	return at;
 }
 
+/* IA-PC HPET specification 1.0a, section 3.2.4. */
+static size_t build_hpet(struct blob *t, struct blob *script)
+{
+	size_t at = table_begin(t, "HPET", 1);
+
+	blob_u32(t, HPET_ID);
+	blob_u8(t, 0);				/* system memory */
+	blob_u8(t, 64);
+	blob_u8(t, 0);
+	blob_u8(t, 0);
+	blob_u64(t, HPET_BASE);
+	blob_u8(t, 0);				/* the first, and only one */
+	blob_u16(t, HPET_MIN_TICK);
+	blob_u8(t, 1);				/* there is nothing else in its 4 KiB page */
+	table_end(t, script, at);
+	return at;
+}
+
 /* RSDT (size 4) or XSDT (size 8). */
 static size_t build_root(struct blob *t, struct blob *script, const char *signature, uint8_t size,
 			 const size_t *table, unsigned n)
@@ -275,7 +293,7 @@ static void build_rsdp(struct blob *r, struct blob *script, size_t rsdt, size_t 
 void acpi_build(const struct vm *vm, unsigned phys_bits, struct blob *tables, struct blob *rsdp,
 		struct blob *script)
 {
-	size_t facs, dsdt, table[3], rsdt, xsdt;
+	size_t facs, dsdt, table[4], rsdt, xsdt;
 
 	loader_allocate(script, FILE_ACPI_RSDP, 16, LOADER_FSEG);
 	loader_allocate(script, FILE_ACPI_TABLES, 64, LOADER_HIGH);
@@ -284,6 +302,7 @@ void acpi_build(const struct vm *vm, unsigned phys_bits, struct blob *tables, st
 	table[0] = build_fadt(tables, script, facs, dsdt);
 	table[1] = build_madt(vm, tables, script);
 	table[2] = build_mcfg(tables, script);
+	table[3] = build_hpet(tables, script);
 	rsdt = build_root(tables, script, "RSDT", 4, table, ARRAY_SIZE(table));
 	xsdt = build_root(tables, script, "XSDT", 8, table, ARRAY_SIZE(table));
 	build_rsdp(rsdp, script, rsdt, xsdt);

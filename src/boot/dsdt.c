@@ -193,6 +193,17 @@ static void motherboard(struct blob *b)
 	aml_end(b, open);
 }
 
+static void hpet(struct blob *b)
+{
+	struct blob r = { 0 };
+	size_t open;
+
+	device_begin(b, &open, "HPET", "PNP0103", 0);
+	aml_res_memory32(&r, HPET_BASE, HPET_SIZE);
+	aml_crs(b, &r);
+	aml_end(b, open);
+}
+
 static void fw_cfg(struct blob *b)
 {
 	struct blob r = { 0 };
@@ -247,6 +258,7 @@ void dsdt_build(const struct vm *vm, unsigned phys_bits, struct blob *b)
 	isa_devices(b);
 	aml_end(b, root);
 	motherboard(b);
+	hpet(b);
 	fw_cfg(b);
 	processors(vm, b);
 	aml_end(b, sb);

@@ -7,6 +7,7 @@
 #include "boot/fwcfg.h"
 #include "chipset/acpi_pm.h"
 #include "chipset/debug_exit.h"
+#include "chipset/hpet.h"
 #include "chipset/i8254.h"
 #include "chipset/i8259.h"
 #include "chipset/ioapic.h"
@@ -80,19 +81,41 @@ static int create_interrupts(struct chipset *cs, struct skep_error *e)
 	return 0;
 }
 
+static void replace_legacy(void *opaque, bool on, bool restored)
+{
+	wires_replace(opaque, on, restored);
+}
+
+static int create_hpet(struct chipset *cs, struct skep_error *e)
+{
+	struct hpet *h = hpet_create(cs->vm, e);
+
+	if (!h)
+		return -ENOMEM;
+	hpet_connect_legacy(h, 0, chipset_gsi(cs->vm, IRQ_TIMER));
+	hpet_connect_legacy(h, 1, chipset_gsi(cs->vm, IRQ_RTC));
+	for (unsigned n = 0; n < HPET_TIMERS; n++)
+		for (unsigned pin = 0; pin < HPET_PINS; pin++)
+			if (HPET_ROUTES(n) >> pin & 1)
+				hpet_connect_pin(h, n, pin, chipset_gsi(cs->vm, pin));
+	hpet_connect_msi(h, chipset_msi);
+	hpet_connect_replace(h, replace_legacy, cs->wires);
+	return 0;
+}
+
 static int create_clocks(struct chipset *cs, struct skep_error *e)
 {
 	struct i8254 *pit = i8254_create(cs->vm, e);
 
 	if (!pit)
 		return -ENOMEM;
-	i8254_connect_irq(pit, chipset_gsi(cs->vm, IRQ_TIMER));
+	i8254_connect_irq(pit, wires_add_replaceable(cs->wires, IRQ_TIMER));
 	cs->rtc = mc146818_create(cs->vm, e);
 	if (!cs->rtc)
 		return -ENOMEM;
-	mc146818_connect_irq(cs->rtc, chipset_gsi(cs->vm, IRQ_RTC));
+	mc146818_connect_irq(cs->rtc, wires_add_replaceable(cs->wires, IRQ_RTC));
 	describe_memory(cs->vm, cs->rtc);
-	return 0;
+	return create_hpet(cs, e);
 }
 
 /* PCI, and what its bridge decodes for other chips. */

@@ -20,6 +20,7 @@ struct vcpu;
 
 /* Guest-physical and port addresses of the board. */
 #define IOAPIC_BASE	0xfec00000ull
+#define HPET_BASE	0xfed00000ull
 #define LAPIC_BASE	0xfee00000ull
 #define ECAM_BASE	0xb0000000ull	/* reset value of PCIEXBAR when we boot directly */
 #define ECAM_SIZE	0x10000000ull
@@ -50,6 +51,16 @@ struct vcpu;
 #define RESET_VALUE	0x06
 #define IOAPIC_ID	0		/* reset value of its ID register */
 #define IOAPIC_PINS	24
+
+/*
+ * What the ACPI tables say of the HPET (specification 1.0a, 3.2.4): the low half of its
+ * capabilities (Intel's, 3 timers, 64 bits, legacy replacement), bytes decoded, and the
+ * shortest period, in ticks of 100 ns, of which no interrupt is lost.
+ */
+#define HPET_ID		0x8086a201u
+#define HPET_PERIOD_FS	100000000u
+#define HPET_SIZE	0x400
+#define HPET_MIN_TICK	200
 
 /*
  * Makes every chip of the board, PCI, fw_cfg and UARTs.  vm->vcpus[] and their

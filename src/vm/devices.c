@@ -5,6 +5,7 @@
 #include "chipset/acpi_pm.h"
 #include "chipset/chipset.h"
 #include "chipset/debug_exit.h"
+#include "chipset/hpet.h"
 #include "chipset/i8254.h"
 #include "chipset/i8259.h"
 #include "chipset/ioapic.h"
@@ -22,6 +23,7 @@ const struct device_type *const device_types[] = {
 	&ioapic_type,
 	&i8254_type,
 	&mc146818_type,
+	&hpet_type,
 	&acpi_pm_type,
 	&reset_type,
 	/* LPC */

@@ -17,6 +17,7 @@
 #include "boot/fwcfg.h"
 #include "chipset/acpi_pm.h"
 #include "chipset/chipset.h"
+#include "chipset/hpet.h"
 #include "chipset/i8254.h"
 #include "chipset/i8259.h"
 #include "chipset/ioapic.h"
@@ -39,6 +40,7 @@ const struct state_record *const machine_records[] = {
 	&ioapic_record,
 	&i8254_record,
 	&mc146818_record,
+	&hpet_record,
 	&acpi_pm_record,
 	&reset_record,
 	&uart_record,
