@@ -26,7 +26,6 @@
 #define FADT_WBINVD		BIT(0)
 #define FADT_PROC_C1		BIT(2)
 #define FADT_SLP_BUTTON		BIT(5)		/* not a fixed feature */
-#define FADT_FIX_RTC		BIT(6)		/* wake status is not in fixed registers */
 #define FADT_TMR_VAL_EXT	BIT(8)		/* 32-bit PM timer */
 #define FADT_RESET_REG_SUP	BIT(10)
 #define FADT_HEADLESS		BIT(12)
@@ -81,12 +80,24 @@ static size_t build_facs(struct blob *t)
 	return at;
 }
 
+/* A page of its own for a device: the DSDT and the device are told where it lies. */
+static void link_page(struct blob *script, size_t field, const char *file, const char *address)
+{
+	if (!field)
+		return;
+	loader_allocate(script, file, GUEST_PAGE_SIZE, LOADER_HIGH);
+	loader_add_pointer(script, FILE_ACPI_TABLES, field, 4, file);
+	loader_write_pointer(script, address, file);
+}
+
 static size_t build_dsdt(const struct vm *vm, unsigned phys_bits, struct blob *t,
 			 struct blob *script)
 {
 	size_t at = table_begin(t, "DSDT", 2);	/* 2: integers are 64 bits wide */
+	struct dsdt_pages pages = dsdt_build(vm, phys_bits, t);
 
-	dsdt_build(vm, phys_bits, t);
+	link_page(script, pages.vmgenid, FILE_VMGENID, FILE_VMGENID_ADDR);
+	link_page(script, pages.vmclock, FILE_VMCLOCK, FILE_VMCLOCK_ADDR);
 	table_end(t, script, at);
 	return at;
 }
@@ -125,8 +136,8 @@ static void fadt_legacy(struct blob *t)
 	blob_u8(t, 0x32);			/* RTC's century register */
 	blob_u16(t, BOOT_LEGACY_DEVICES | BOOT_NO_VGA);
 	blob_u8(t, 0);
-	blob_u32(t, FADT_WBINVD | FADT_PROC_C1 | FADT_SLP_BUTTON | FADT_FIX_RTC |
-		 FADT_TMR_VAL_EXT | FADT_RESET_REG_SUP | FADT_HEADLESS);
+	blob_u32(t, FADT_WBINVD | FADT_PROC_C1 | FADT_SLP_BUTTON | FADT_TMR_VAL_EXT |
+		 FADT_RESET_REG_SUP | FADT_HEADLESS);
 	put_gas_io(t, 1, RESET_PORT, 1);
 	blob_u8(t, RESET_VALUE);
 	blob_u16(t, 0);				/* ARM */

@@ -16,6 +16,8 @@
 #include "chipset/reset.h"
 #include "chipset/uart.h"
 #include "chipset/wires.h"
+#include "clock/vmclock.h"
+#include "clock/vmgenid.h"
 #include "pci/pci.h"
 #include "vm/vm.h"
 
@@ -118,6 +120,11 @@ static int create_clocks(struct chipset *cs, struct skep_error *e)
 	return create_hpet(cs, e);
 }
 
+static void rtc_alarm(void *opaque)
+{
+	acpi_pm_rtc_alarm(opaque);
+}
+
 /* PCI, and what its bridge decodes for other chips. */
 static int create_pci(struct chipset *cs, struct skep_error *e)
 {
@@ -131,6 +138,7 @@ static int create_pci(struct chipset *cs, struct skep_error *e)
 	cs->pm = acpi_pm_create(cs->vm, e);
 	if (!cs->pm)
 		return -ENOMEM;
+	mc146818_connect_alarm(cs->rtc, rtc_alarm, cs->pm);
 	acpi_pm_connect_sci(cs->pm, chipset_gsi(cs->vm, SCI_IRQ));
 	pci = pci_create(cs->vm, e);
 	if (!pci)
@@ -140,6 +148,12 @@ static int create_pci(struct chipset *cs, struct skep_error *e)
 	if (lpc)
 		lpc_connect_pm(lpc, acpi_pm_set_base, cs->pm);
 	return 0;
+}
+
+/* fw_cfg, and what firmware places by its means. */
+static int create_firmware(struct vm *vm, struct skep_error *e)
+{
+	return fwcfg_create(vm, e) && vmgenid_create(vm, e) && vmclock_create(vm, e) ? 0 : -ENOMEM;
 }
 
 int chipset_create(struct vm *vm, struct skep_error *e)
@@ -160,8 +174,8 @@ int chipset_create(struct vm *vm, struct skep_error *e)
 		r = uart_create(vm, i, e);
 	if (!r)
 		r = debug_exit_create(vm, e);
-	if (!r && !fwcfg_create(vm, e))
-		r = -ENOMEM;
+	if (!r)
+		r = create_firmware(vm, e);
 	return r;
 }
 

@@ -31,10 +31,10 @@ struct vcpu;
 /*
  * What the ACPI tables say of the fixed hardware (ACPI 6.4, 4.8; chipset/acpi_pm.c):
  * offsets from PMBASE and lengths in bytes.  The PM timer has 32 bits (FADT flag
- * TMR_VAL_EXT).  There is no SMI command port: SCI_EN is always one.  The RTC's
- * alarm is not in the fixed registers (FADT flag FIX_RTC), nor is a sleep button
- * (SLP_BUTTON); there is no 8042 (boot architecture flag 8042 clear).  Reset
- * register: port 0xcf9, value 0x06.
+ * TMR_VAL_EXT).  There is no SMI command port: SCI_EN is always one.  The RTC's alarm
+ * is RTC_STS (FADT flag FIX_RTC clear); there is no sleep button (SLP_BUTTON set), and
+ * no 8042 (boot architecture flag 8042 clear).  Reset register: port 0xcf9, value 0x06.
+ * General-purpose events: 5 is VMGENID's, 8 VMClock's.
  */
 #define PM1_EVT_OFFSET	0x00
 #define PM1_EVT_LEN	4

@@ -13,6 +13,8 @@
 #include "chipset/mc146818.h"
 #include "chipset/reset.h"
 #include "chipset/uart.h"
+#include "clock/vmclock.h"
+#include "clock/vmgenid.h"
 #include "pci/pci.h"
 
 const struct device_type *const device_types[] = {
@@ -30,6 +32,8 @@ const struct device_type *const device_types[] = {
 	&uart_type,
 	&debug_exit_type,
 	&fwcfg_type,
+	&vmgenid_type,
+	&vmclock_type,
 	/* PCI */
 	&pci_bus_type,
 	&hostbridge_type.device,

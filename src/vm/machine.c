@@ -25,6 +25,8 @@
 #include "chipset/mc146818.h"
 #include "chipset/reset.h"
 #include "chipset/uart.h"
+#include "clock/vmclock.h"
+#include "clock/vmgenid.h"
 #include "pci/pci.h"
 #include "vm/inputlog.h"
 #include "vm/machine_record.h"
@@ -45,6 +47,8 @@ const struct state_record *const machine_records[] = {
 	&reset_record,
 	&uart_record,
 	&fwcfg_record,
+	&vmgenid_record,
+	&vmclock_record,
 	&pci_bus_record,
 	&hostbridge_record,
 	&lpc_record,
