@@ -338,6 +338,14 @@ static void renew_generation(struct vm *vm, const struct restore_options *o)
 	device_unlock(vm);
 }
 
+/* Pages of paravirtual clocks in guest memory, and that the machine stood. */
+static void tell_guest(struct vm *vm)
+{
+	device_lock(vm);
+	paravirt_restored(vm);
+	device_unlock(vm);
+}
+
 /* ---- The machine ------------------------------------------------------- */
 
 static void close_reader(void *opaque)
@@ -374,6 +382,8 @@ static int fill_machine(struct vm *vm, struct snap_reader *r, const struct resto
 		advance_time(vm, &r->manifest);
 	if (!err)
 		renew_generation(vm, o);
+	if (!err && !o->exact)
+		tell_guest(vm);
 	return err;
 }
 

@@ -13,6 +13,8 @@
 #include "chipset/mc146818.h"
 #include "chipset/reset.h"
 #include "chipset/uart.h"
+#include "clock/hyperv.h"
+#include "clock/pvclock.h"
 #include "clock/vmclock.h"
 #include "clock/vmgenid.h"
 #include "pci/pci.h"
@@ -20,6 +22,9 @@
 const struct device_type *const device_types[] = {
 	/* processors and board */
 	&lapic_type,
+	&pvclock_type,
+	&hyperv_type,
+	&hyperv_vp_type,
 	&board_type,
 	&i8259_type,
 	&ioapic_type,

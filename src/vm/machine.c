@@ -25,6 +25,8 @@
 #include "chipset/mc146818.h"
 #include "chipset/reset.h"
 #include "chipset/uart.h"
+#include "clock/hyperv.h"
+#include "clock/pvclock.h"
 #include "clock/vmclock.h"
 #include "clock/vmgenid.h"
 #include "pci/pci.h"
@@ -37,6 +39,9 @@ const struct state_record *const machine_records[] = {
 	&machine_record,
 	&cpu_arch_record,
 	&lapic_record,
+	&pvclock_record,
+	&hyperv_record,
+	&hyperv_vp_record,
 	&board_record,
 	&i8259_record,
 	&ioapic_record,
