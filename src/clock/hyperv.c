@@ -119,25 +119,41 @@ static void write_sequence(struct hyperv *h, uint32_t sequence)
 	atomic_thread_fence(memory_order_seq_cst);
 }
 
+static uint64_t scaled(uint64_t tsc, uint64_t scale)
+{
+	return (uint64_t)((unsigned __int128)tsc * scale >> 64);
+}
+
 /*
- * Processors may read meanwhile: it is invalid first.  A TSC that was moved back makes the
- * offset positive; one that was moved on has wrapped if its adjustment is "negative".
+ * What is added to the scaled TSC; false: no page can say it, since the TSC was moved to before
+ * its own zero, which it is yet to pass.
  */
+static bool tsc_offset(struct vm *vm, uint64_t scale, uint64_t *offset)
+{
+	uint64_t adjust;
+
+	if (!one_tsc(vm, &adjust))
+		return false;
+	if (clock_tsc(&vm->clock) + adjust < adjust) {
+		*offset = scaled(-adjust, scale);	/* moved back */
+		return true;
+	}
+	*offset = -scaled(adjust, scale);
+	return adjust < 3ull << 62;
+}
+
+/* Processors may read meanwhile: it is invalid first. */
 static void write_tsc_page(struct hyperv *h)
 {
 	struct vm *vm = h->dev.vm;
-	uint64_t scale = hyperv_tsc_scale(vm->clock.tsc_khz), adjust, offset;
+	uint64_t scale = hyperv_tsc_scale(vm->clock.tsc_khz), offset;
 	uint8_t s[16];
 
 	if (!h->m.tsc_on)
 		return;
 	write_sequence(h, 0);
-	if (!scale || !one_tsc(vm, &adjust))
+	if (!scale || !tsc_offset(vm, scale, &offset))
 		return;
-	if (adjust >> 63)
-		offset = (uint64_t)((unsigned __int128)-adjust * scale >> 64);
-	else
-		offset = -(uint64_t)((unsigned __int128)adjust * scale >> 64);
 	store64(s, scale);
 	store64(s + 8, offset);
 	dma_write(&vm->memory, h->m.tsc_page + 8, s, sizeof(s));
