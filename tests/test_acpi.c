@@ -10,6 +10,8 @@
 #include "boot/fwcfg.h"
 #include "boot/tables.h"
 #include "chipset/chipset.h"
+#include "clock/vmclock.h"
+#include "clock/vmgenid.h"
 
 static struct vm *vm;
 static struct fwcfg *f;
@@ -22,6 +24,8 @@ static void place(unsigned ncpus)
 	vm->ncpus = ncpus;
 	f = fwcfg_create(vm, &e);
 	assert_non_null(f);
+	assert_non_null(vmgenid_create(vm, &e));
+	assert_non_null(vmclock_create(vm, &e));
 	if (tables_build(vm, f, &e) || tables_place(vm, f, &rsdp_at, &e))
 		fail_msg("%s", e.text);
 	vm->ncpus = 1;
@@ -109,6 +113,7 @@ static void root_pointer(void **state)
 		assert_true(table("FACP", size));
 		assert_true(table("APIC", size));
 		assert_true(table("MCFG", size));
+		assert_true(table("HPET", size));
 	}
 }
 
@@ -136,6 +141,8 @@ static void fixed_hardware(void **state)
 	assert_int_equal(peek(fadt + 92, 1), GPE0_LEN);
 	assert_int_equal(peek(fadt + 109, 2) & 2, 0);		/* no 8042 */
 	assert_int_equal(peek(fadt + 112, 4) & 0x10, 0);	/* power button: fixed */
+	assert_int_equal(peek(fadt + 112, 4) & 0x40, 0);	/* the RTC's alarm: RTC_STS */
+	assert_int_equal(peek(fadt + 108, 1), 0x32);		/* its century byte */
 	assert_int_equal(peek(fadt + 112, 4) & 0x400, 0x400);
 	assert_int_equal(peek(fadt + 116, 1), 1);
 	assert_int_equal(peek(fadt + 120, 8), RESET_PORT);
@@ -216,6 +223,42 @@ static void mcfg(void **state)
 	assert_int_equal(peek(at + 55, 1), 255);
 }
 
+static void hpet(void **state)
+{
+	uint64_t at;
+
+	place(1);
+	at = table("HPET", 8);
+	assert_int_equal(peek(at + 4, 4), 56);
+	/* The low half of the capabilities register, and a period that a driver can divide by. */
+	assert_int_equal(peek(at + 36, 4), HPET_ID);
+	assert_int_equal(peek(at + 40, 1), 0);
+	assert_int_equal(peek(at + 44, 8), HPET_BASE);
+	assert_int_equal(peek(at + 52, 1), 0);
+	assert_int_equal(peek(at + 53, 2), HPET_MIN_TICK);
+}
+
+/* Pages that devices share with the guest: where the tables and the devices were told that they lie. */
+static void shared_pages(void **state)
+{
+	uint64_t dsdt, at, clock;
+	size_t len;
+
+	place(1);
+	at = load64(fwcfg_get_file(f, FILE_VMGENID_ADDR, &len));
+	clock = load64(fwcfg_get_file(f, FILE_VMCLOCK_ADDR, &len));
+	assert_int_equal(at % 4096 | clock % 4096, 0);
+	assert_true(at >= 0xe0000 && clock == at + 4096 && clock + 4096 <= 0xf0000);
+	assert_true(peek(at + VMGENID_OFFSET, 8));
+	assert_int_equal(peek(clock, 4), VMCLOCK_MAGIC_VALUE);
+	/* Name (VGIA, DWord) and Name (VCIA, DWord) come first. */
+	dsdt = peek(table("FACP", 8) + 40, 4) + 36;
+	assert_text(dsdt + 1, "VGIA");
+	assert_int_equal(peek(dsdt + 6, 4), at + VMGENID_OFFSET);
+	assert_text(dsdt + 11, "VCIA");
+	assert_int_equal(peek(dsdt + 16, 4), clock);
+}
+
 /* Follows the structures; returns the one of this type. */
 static uint64_t smbios(unsigned type)
 {
@@ -289,6 +332,8 @@ static int run_script(const struct blob *s)
 	r = loader_run(&l, s->data, s->len, &e);
 	if (!r)
 		r = loader_write(&l, &e);
+	if (!r)
+		r = loader_tell(&l, s->data, s->len, &e);
 	loader_finish(&l);
 	assert_true(!r == !e.text[0]);
 	return r;
@@ -326,6 +371,21 @@ static void hostile_scripts(void **state)
 	loader_add_pointer(&s, "eight", 0, 4, "nowhere");
 	assert_true(run_script(&s) < 0);
 	blob_free(&s);
+
+	/* What is told, and to which file. */
+	assert_int_equal(fwcfg_set_file(f, "told", "12345678", 8, true, &e), 0);
+	assert_int_equal(fwcfg_set_file(f, "four", "1234", 4, true, &e), 0);
+	static const struct { const char *dest, *src; bool good; } tell[] = {
+		{ "told", "eight", true }, { "told", "nowhere", false }, { "nowhere", "eight", false },
+		{ "eight", "eight", false }, { "four", "eight", false },
+	};
+	for (unsigned i = 0; i < ARRAY_SIZE(tell); i++) {
+		loader_allocate(&s, "eight", 64, LOADER_HIGH);
+		loader_write_pointer(&s, tell[i].dest, tell[i].src);
+		assert_int_equal(!run_script(&s), tell[i].good);
+		blob_free(&s);
+	}
+	assert_int_equal(load64(fwcfg_get_file(f, "told", &len)), 0xe0000);
 
 	/* The real one with any byte changed: an answer, never a crash. */
 	script = fwcfg_get_file(f, FILE_LOADER, &len);
@@ -415,7 +475,7 @@ static int shell(const char *format, const char *dir)
 /* ACPICA takes our tables apart, and puts the DSDT together again, without a complaint. */
 static void acpica_agrees(void **state)
 {
-	static const char *const names[] = { "FACP", "APIC", "MCFG" };
+	static const char *const names[] = { "FACP", "APIC", "MCFG", "HPET" };
 	char dir[] = "/tmp/skep-acpi-XXXXXX";
 	int complaints;
 
@@ -439,7 +499,7 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		T(root_pointer), T(fixed_hardware), T(one_processor), T(many_processors),
-		T(more_than_xapic_can_name), T(mcfg), T(smbios_tables),
+		T(more_than_xapic_can_name), T(mcfg), T(shared_pages), T(hpet), T(smbios_tables),
 		T(same_machine_same_bytes), T(hostile_scripts), T(package_lengths),
 		T(names_and_numbers), T(acpica_agrees),
 	};

@@ -12,6 +12,7 @@
 #define GPE_EN  (PM_BASE + GPE0_OFFSET + GPE0_LEN / 2)
 
 #define PWRBTN 0x100
+#define RTC 0x400
 #define HALF_TURN (1ll << 31)
 
 static struct vm *vm;
@@ -97,6 +98,23 @@ static void power_button(void **state)
 	assert_int_equal(sci.rises, 2);
 	out16(vm, EN, 0);
 	assert_int_equal(sci.level, 0);
+}
+
+/* ACPI 6.4, 4.8.3.1: RTC_STS is set by the alarm, enabled or not, and stays until it is cleared. */
+static void rtc_alarm(void **state)
+{
+	acpi_pm_rtc_alarm(pm);
+	assert_int_equal(in16(vm, STS), RTC);
+	assert_int_equal(sci.level, 0);
+	chip_save_restore(vm->devices);
+	out16(vm, EN, RTC);
+	assert_int_equal(sci.level, 1);
+	acpi_pm_rtc_alarm(pm);
+	assert_int_equal(sci.rises, 1);
+	out16(vm, STS, RTC);
+	assert_int_equal(sci.level, 0);
+	acpi_pm_rtc_alarm(pm);
+	assert_int_equal(sci.rises, 2);
 }
 
 static void acpi_mode_is_always_on(void **state)
@@ -208,6 +226,7 @@ int main(void)
 		T(timer_continues_over_save_restore),
 		T(timer_status_at_half_turns),
 		T(power_button),
+		T(rtc_alarm),
 		T(acpi_mode_is_always_on),
 		T(s5_powers_off),
 		T(other_sleep_types_do_nothing),

@@ -211,6 +211,178 @@ static void mode2_rate_generator(void **state)
 	assert_int_equal(irq0.last_rise, clock_ticks_to_ns(start + 1 + 1000 * 5000ull, HZ));
 }
 
+/* "GATE = 0 disables counting"; in mode 3 it takes OUT high at once, and a rise starts a new cycle. */
+static void mode3_gate(void **state)
+{
+	control(0xb6);
+	gate2(true);
+	count16(2, 100);
+	ticks(1 + 60);
+	assert_false(out(2));
+	gate2(false);
+	assert_true(out(2));
+	ticks(1000);
+	assert_true(out(2));
+	gate2(true);
+	ticks(1 + 49);
+	assert_true(out(2));
+	ticks(1);
+	assert_false(out(2));
+	ticks(50);
+	assert_true(out(2));
+}
+
+/* The gate stops mode 4's count and lets it go on; it does not touch OUT. */
+static void mode4_gate_suspends(void **state)
+{
+	control(0xb8);
+	gate2(true);
+	count16(2, 50);
+	ticks(31);
+	assert_int_equal(latched(2), 20);
+	gate2(false);
+	ticks(500);
+	assert_true(out(2));
+	assert_int_equal(latched(2), 20);
+	gate2(true);
+	ticks(19);
+	assert_true(out(2));
+	ticks(1);
+	assert_false(out(2));
+	ticks(1);
+	assert_true(out(2));
+}
+
+/* "If a new count is written during counting, it will be loaded on the next CLK pulse." */
+static void mode4_new_count_retriggers(void **state)
+{
+	control(0x38);
+	count16(0, 50);
+	ticks(30);
+	irq0.rises = 0;
+	out8(vm, 0x40, 40);
+	ticks(1);
+	assert_int_equal(latched(0), 20);	/* the first byte has no effect */
+	out8(vm, 0x40, 0);
+	ticks(40);
+	assert_true(out(0));
+	ticks(1);
+	assert_false(out(0));
+	ticks(1);
+	assert_int_equal(irq0.rises, 1);
+}
+
+/* Mode 5 starts anew with each trigger; a new count waits for one. */
+static void mode5_retrigger_and_new_count(void **state)
+{
+	gate2(false);
+	control(0xba);
+	count16(2, 20);
+	gate2(true);
+	ticks(11);
+	assert_int_equal(latched(2), 10);
+	gate2(false);
+	gate2(true);
+	ticks(20);
+	assert_true(out(2));
+	count16(2, 5);
+	ticks(1);
+	assert_false(out(2));			/* the running one, to its end */
+	ticks(100);
+	assert_true(out(2));
+	gate2(false);
+	gate2(true);
+	ticks(5);
+	assert_true(out(2));
+	ticks(1);
+	assert_false(out(2));
+}
+
+/* In every mode 0 is the largest count, and BCD's is 10000. */
+static void count_zero_in_every_mode(void **state)
+{
+	for (unsigned bcd = 0; bcd < 2; bcd++)
+		for (unsigned mode = 0; mode < 6; mode++) {
+			unsigned n = bcd ? 10000 : 65536, first = mode == 3 ? n / 2 : mode == 2 ? n - 1 : n;
+			bool before;
+
+			gate2(false);
+			control(0xb0 | mode << 1 | bcd);
+			if (mode != 1 && mode != 5)
+				gate2(true);
+			count16(2, 0);
+			gate2(true);
+			ticks(mode == 1 ? 1 : 0);
+			before = out(2);
+			ticks(first + (mode != 1) - 1);
+			assert_int_equal(out(2), before);
+			ticks(1);
+			assert_int_equal(out(2), !before);
+		}
+}
+
+static void bcd_in_mode_3(void **state)
+{
+	control(0x37);
+	count16(0, 0x0100);
+	ticks(1);
+	for (unsigned i = 0; i < 200; i++) {
+		unsigned v = 100 - 2 * (i % 50);
+
+		assert_int_equal(out(0), i % 100 < 50);
+		assert_int_equal(latched(0), v / 100 << 8 | v / 10 % 10 << 4 | v % 10);
+		ticks(1);
+	}
+}
+
+/* Status and count of one counter, latched together or apart, each only once until it is read. */
+static void read_back_repeated(void **state)
+{
+	control(0x34);
+	count16(0, 1000);
+	ticks(1 + 100);
+	control(0xd2);				/* count only */
+	ticks(10);
+	control(0xe2);				/* status only: it is read first all the same */
+	ticks(10);
+	control(0xc2);				/* both again: ignored */
+	assert_int_equal(in8(vm, 0x40), 0xb4);
+	assert_int_equal(read16(0), 900);
+	assert_int_equal(read16(0), 880);
+	/* The status is of when it was latched. */
+	count16(0, 50);
+	control(0xe2);
+	ticks(2000);
+	control(0xe2);
+	assert_int_equal(in8(vm, 0x40), 0x80 | 0x40 | 0x34);
+	assert_int_equal(status(0) & 0x40, 0);
+	/* A control word for the counter throws away what was latched. */
+	control(0xc2);
+	control(0x30);
+	assert_int_equal(status(0), 0x40 | 0x30);
+}
+
+/* The latch command in the middle of a two-byte read does not break its phase. */
+static void latch_between_two_bytes(void **state)
+{
+	control(0x34);
+	count16(0, 0x1234);
+	ticks(1);
+	assert_int_equal(in8(vm, 0x40), 0x34);
+	control(0x00);
+	assert_int_equal(in8(vm, 0x40), 0x12);	/* the high byte is due */
+	/* Nor do bytes that are written between those that are read. */
+	control(0x34);
+	count16(0, 0x1234);
+	ticks(1);
+	assert_int_equal(in8(vm, 0x40), 0x34);
+	out8(vm, 0x40, 0x78);
+	assert_int_equal(in8(vm, 0x40), 0x12);
+	out8(vm, 0x40, 0x56);
+	ticks(0x1234);
+	assert_int_equal(latched(0), 0x5678);
+}
+
 /* A new count does not disturb the cycle that runs. */
 static void mode2_new_count_after_cycle(void **state)
 {
@@ -633,6 +805,14 @@ int main(void)
 		T(mode3_new_count_after_half),
 		T(mode4_software_strobe),
 		T(mode5_hardware_strobe),
+		T(mode3_gate),
+		T(mode4_gate_suspends),
+		T(mode4_new_count_retriggers),
+		T(mode5_retrigger_and_new_count),
+		T(count_zero_in_every_mode),
+		T(bcd_in_mode_3),
+		T(read_back_repeated),
+		T(latch_between_two_bytes),
 		T(count_zero_is_65536),
 		T(bcd_counts_in_decimal),
 		T(access_low_only_and_high_only),

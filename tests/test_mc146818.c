@@ -330,6 +330,169 @@ static void alarm_pm_and_polled(void **state)
 	assert_int_equal(rd(C) & 0xa0, 0x20);
 }
 
+/* Each of the eight ways to care about hour, minute and second. */
+static void alarm_every_combination_of_dont_care(void **state)
+{
+	for (unsigned any = 0; any < 8; any++) {
+		int64_t due;
+		unsigned s = any & 1 ? 0 : 15, m = any & 2 ? 0 : 30, h = any & 4 ? 0 : 1;
+
+		set_clock(0x20, 0x26, 0x01, 0x01, 5, 0x00, 0x00, 0x00);
+		wr(SEC_ALARM, any & 1 ? 0xc0 + 9 * any : 0x15);
+		wr(MIN_ALARM, any & 2 ? 0xff - any : 0x30);
+		wr(HOUR_ALARM, any & 4 ? 0xc1 + any : 0x01);
+		/* The first second that fits, and no earlier one; 00:00:00 itself has begun. */
+		due = h * 3600 + m * 60 + s;
+		if (any == 7)
+			due = 1;
+		else if (any == 6)
+			due = 15;
+		else if (any == 5)
+			due = 1800;
+		rd(C);
+		wr(B, 0x22);
+		irq8.rises = 0;
+		chip_run(vm, due * NSEC_PER_SEC - 1);
+		assert_int_equal(irq8.rises, 0);
+		chip_run(vm, 1);
+		assert_int_equal(irq8.rises, 1);
+		assert_int_equal(rd(C) & 0xa0, 0xa0);
+		wr(B, 0x02);
+	}
+}
+
+static void alarm_in_every_mode(void **state)
+{
+	static const struct { uint8_t b, alarm, hour; } table[] = {
+		{ 0x02, 0x17, 0x16 }, { 0x06, 17, 16 }, { 0x00, 0x85, 0x84 }, { 0x04, 0x85, 0x84 },
+		{ 0x00, 0x12, 0x91 }, { 0x04, 0x8c, 0x0b }, { 0x04, 0x0c, 0x8b }, { 0x02, 0x00, 0x23 },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+		wr(B, 0x80 | table[i].b);
+		wr(HOUR, table[i].hour);
+		wr(MIN, table[i].b & 4 ? 59 : 0x59);
+		wr(SEC, table[i].b & 4 ? 59 : 0x59);
+		wr(HOUR_ALARM, table[i].alarm);
+		wr(MIN_ALARM, 0);
+		wr(SEC_ALARM, 0);
+		wr(B, 0x20 | table[i].b);
+		rd(C);
+		chip_run(vm, NSEC_PER_SEC);
+		assert_int_equal(rd(C) & 0x20, 0x20);
+		assert_int_equal(rd(HOUR), table[i].alarm);
+	}
+}
+
+/* Flags tell what happened, enabled or not, at every rate. */
+static void periodic_flag_without_its_interrupt(void **state)
+{
+	for (unsigned rs = 1; rs < 16; rs++) {
+		unsigned hz = rs < 3 ? 512u >> rs : 65536u >> rs;
+
+		wr(A, 0x20 | rs);
+		rd(C);
+		chip_run(vm, (NSEC_PER_SEC + hz - 1) / hz);
+		assert_int_equal(rd(C) & 0x40, 0x40);
+		assert_int_equal(irq8.rises, 0);
+	}
+	wr(A, 0x20);
+	rd(C);
+	chip_run(vm, 10 * NSEC_PER_SEC);
+	assert_int_equal(rd(C) & 0x40, 0);
+}
+
+/* SET in the middle of an update: it is not in progress any more, and the time stands. */
+static void set_during_an_update(void **state)
+{
+	chip_run(vm, 999 * MS);
+	assert_true(rd(A) & 0x80);
+	wr(B, 0x82);
+	assert_false(rd(A) & 0x80);
+	chip_run(vm, 10 * MS);
+	expect_time(0x00, 0x00, 0x00);
+	assert_false(rd(C) & 0x10);
+	wr(A, 0xa6);				/* UIP is read-only */
+	assert_int_equal(rd(A), 0x26);
+}
+
+static void leap_years_and_centuries(void **state)
+{
+	static const struct { uint8_t century, year; bool leap; } table[] = {
+		{ 0x19, 0x00, false }, { 0x20, 0x00, true }, { 0x20, 0x24, true }, { 0x20, 0x26, false },
+		{ 0x20, 0x96, true }, { 0x21, 0x00, false }, { 0x24, 0x00, true }, { 0x99, 0x96, true },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+		set_clock(table[i].century, table[i].year, 0x02, 0x28, 1, 0x23, 0x59, 0x59);
+		chip_run(vm, NSEC_PER_SEC);
+		expect_date(table[i].century, table[i].year, table[i].leap ? 0x02 : 0x03,
+			    table[i].leap ? 0x29 : 0x01);
+	}
+	set_clock(0x20, 0x99, 0x12, 0x31, 5, 0x23, 0x59, 0x59);
+	chip_run(vm, NSEC_PER_SEC);
+	expect_date(0x21, 0x00, 0x01, 0x01);
+	assert_int_equal(rd(WEEKDAY), 6);
+}
+
+static unsigned alarms;
+
+static void count_alarm(void *opaque)
+{
+	++*(unsigned *)opaque;
+}
+
+/* What ACPI's RTC_STS latches: the alarm's interrupt, once, however it came to be. */
+static void alarm_is_told(void **state)
+{
+	alarms = 0;
+	mc146818_connect_alarm(rtc, count_alarm, &alarms);
+	wr(SEC_ALARM, 0x05);
+	wr(MIN_ALARM, 0xff);
+	wr(HOUR_ALARM, 0xff);
+	chip_run(vm, 10 * NSEC_PER_SEC);
+	assert_int_equal(alarms, 0);		/* the flag alone is no interrupt */
+	wr(B, 0x22);
+	assert_int_equal(alarms, 1);		/* enabled while the flag stood */
+	wr(B, 0x22);
+	chip_run(vm, 120 * NSEC_PER_SEC);
+	assert_int_equal(alarms, 1);		/* and nobody has read C */
+	chip_save_restore(vm->devices);
+	assert_int_equal(alarms, 1);
+	rd(C);
+	chip_run(vm, 60 * NSEC_PER_SEC);
+	assert_int_equal(alarms, 2);
+	rd(C);
+	/* Another source holds the line: the alarm is told all the same, and in time. */
+	wr(B, 0x32);
+	chip_run(vm, 2 * NSEC_PER_SEC);
+	assert_int_equal(irq8.level, 1);
+	assert_int_equal(alarms, 2);
+	chip_save_restore(vm->devices);
+	chip_run(vm, 60 * NSEC_PER_SEC);
+	assert_int_equal(alarms, 3);
+	assert_int_equal(rd(C) & 0xb0, 0xb0);
+}
+
+static void memory_is_carried_by_content(void **state)
+{
+	for (unsigned i = 0x0e; i < 0x80; i++)
+		if (i != CENTURY)
+			wr((uint8_t)i, (uint8_t)(i * 7 + 1));
+	for (unsigned i = 0; i < 0x80; i++) {
+		out8(vm, 0x72, (uint8_t)i);
+		out8(vm, 0x73, (uint8_t)(i * 5 + 3));
+	}
+	out8(vm, 0x70, 0xa0);
+	chip_save_restore(vm->devices);
+	assert_true(mc146818_nmi_masked(rtc));
+	assert_int_equal(in8(vm, 0x71), 0x20 * 7 + 1);	/* the index is carried, too */
+	assert_int_equal(in8(vm, 0x73), (0x7f * 5 + 3) & 0xff);
+	for (unsigned i = 0x0e; i < 0x80; i++)
+		if (i != CENTURY)
+			assert_int_equal(rd((uint8_t)i), (i * 7 + 1) & 0xff);
+}
+
 static void ram_banks_and_nmi_mask(void **state)
 {
 	wr(0x0e, 0x12);
@@ -438,6 +601,13 @@ int main(void)
 		T(alarm_exact),
 		T(alarm_dont_care),
 		T(alarm_pm_and_polled),
+		T(alarm_every_combination_of_dont_care),
+		T(alarm_in_every_mode),
+		T(periodic_flag_without_its_interrupt),
+		T(set_during_an_update),
+		T(leap_years_and_centuries),
+		T(alarm_is_told),
+		T(memory_is_carried_by_content),
 		T(ram_banks_and_nmi_mask),
 		T(reset_keeps_the_battery),
 		T(save_restore),

@@ -131,6 +131,34 @@ static struct op apic_op(void)
 	return o;
 }
 
+static struct op hpet_op(void)
+{
+	static const uint16_t regs[] = {
+		0x00, 0x04, 0x10, 0x10, 0x20, 0x20, 0xf0, 0xf4, 0x100, 0x104, 0x108, 0x10c, 0x110, 0x114,
+	};
+	struct op o = { .what = roll() & BIT(40) ? MEM_OUT : MEM_IN, .size = 4, .value = roll() };
+	uint64_t kind = below(16), reg = regs[below(ARRAY_SIZE(regs))];
+
+	o.at = HPET_BASE + reg + (reg >= 0x100 ? 0x20 * below(3) : 0);
+	if (kind == 15) {
+		o.at = HPET_BASE + below(0x400);
+		o.size = 1u << below(4);
+	} else if (kind & 1 && !(reg & 4)) {
+		o.size = 8;
+	}
+	if (reg == 0x10 && kind)	/* mostly running */
+		o.value |= 1;
+	if (reg == 0xf0 && kind & 2)	/* where the comparators are */
+		o.value &= 0xffff;
+	if (reg == 0x100 && kind & 2)	/* enabled, and to a pin that there is */
+		o.value = (o.value & 0x4f4a) | 4 | (20 + (o.value >> 16 & 3)) << 9;
+	if (reg == 0x108 && kind & 6)
+		o.value &= kind & 8 ? 0xfff : 0x3ffff;
+	if (reg == 0x114)
+		o.value = LAPIC_BASE | (o.value & 0xff00c);
+	return o;
+}
+
 static struct op io_apic_op(void)
 {
 	struct op o = { .what = roll() & BIT(40) ? MEM_OUT : MEM_IN, .size = 4 };
@@ -206,8 +234,10 @@ static struct op other_op(void)
 static struct op next_op(void)
 {
 	struct op o = { .what = RUN };
-	uint64_t kind = below(20);
+	uint64_t kind = below(22);
 
+	if (kind >= 20)
+		return hpet_op();
 	if (kind < 8)
 		return port_op();
 	if (kind < 11)

@@ -51,7 +51,7 @@ static const struct feature features[] = {
 	{ "sse3", 1, 0, ECX, 0, INSN("\xf2\x0f\xd0\xc1") },
 	{ "pclmulqdq", 1, 0, ECX, 1, INSN("\x66\x0f\x3a\x44\xc1\x00") },
 	{ "monitor", 1, 0, ECX, 3, INSN("\x0f\x01\xc8") },
-	{ "vmx", 1, 0, ECX, 5, INSN("\x0f\x01\xc1") },
+	{ "vmx", 1, 0, ECX, 5, INSN("\x0f\x01\xc4") },
 	{ "smx", 1, 0, ECX, 6, INSN("\x0f\x37") },
 	{ "ssse3", 1, 0, ECX, 9, INSN("\x66\x0f\x38\x00\xc1") },
 	{ "fma", 1, 0, ECX, 12, INSN("\xc4\xe2\xe9\x98\xc1") },
@@ -115,6 +115,22 @@ static void features_match(void **state)
 			fail_msg("%s: %s", f->name, is ? "there, not announced" :
 				 "announced, not there");
 	}
+}
+
+/* VMCALL calls the hypervisor that CPUID names, without VMX; skep itself takes no calls. */
+static void no_hypercalls(void **state)
+{
+	protected_mode(0);
+	assert_int_equal(machine->identity, IDENTITY_NONE);
+	assert_int_equal(run_op(op_vmcall, (struct soft_op){ 0 }), EXC_UD);
+	machine->identity = IDENTITY_KVM;
+	cpu->r[REG_RAX] = 9;
+	assert_int_equal(run_op(op_vmcall, (struct soft_op){ 0 }), -1);
+	assert_int_equal(cpu->r[REG_RAX], (uint32_t)-1000);
+	protected_mode(3);
+	assert_int_equal(run_op(op_vmcall, (struct soft_op){ 0 }), -1);
+	assert_int_equal(cpu->r[REG_RAX], (uint32_t)-1);
+	machine->identity = IDENTITY_NONE;
 }
 
 /* Bits without an instruction of their own, each checked elsewhere. */
@@ -591,6 +607,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(features_match),
+		cmocka_unit_test(no_hypercalls),
 		cmocka_unit_test(no_other_feature),
 		cmocka_unit_test(cpuid_live),
 		cmocka_unit_test(cpuid_tsc),

@@ -1,5 +1,5 @@
 /*
- * ACPI tables (ACPI 6.4, chapter 5; MCFG: PCI Firmware 3.0, section 4.1.2).
+ * ACPI tables (ACPI 6.4, chapter 5; MCFG: PCI Firmware 3.0, section 4.1.2; HPET).
  *
  * Pointers between tables are written as offsets into the blob; the loader
  * script adds the address at which the blob comes to lie, and sums up after.
@@ -26,7 +26,6 @@
 #define FADT_WBINVD		BIT(0)
 #define FADT_PROC_C1		BIT(2)
 #define FADT_SLP_BUTTON		BIT(5)		/* not a fixed feature */
-#define FADT_FIX_RTC		BIT(6)		/* wake status is not in fixed registers */
 #define FADT_TMR_VAL_EXT	BIT(8)		/* 32-bit PM timer */
 #define FADT_RESET_REG_SUP	BIT(10)
 #define FADT_HEADLESS		BIT(12)
@@ -81,12 +80,24 @@ static size_t build_facs(struct blob *t)
 	return at;
 }
 
+/* A page of its own for a device: the DSDT and the device are told where it lies. */
+static void link_page(struct blob *script, size_t field, const char *file, const char *address)
+{
+	if (!field)
+		return;
+	loader_allocate(script, file, GUEST_PAGE_SIZE, LOADER_HIGH);
+	loader_add_pointer(script, FILE_ACPI_TABLES, field, 4, file);
+	loader_write_pointer(script, address, file);
+}
+
 static size_t build_dsdt(const struct vm *vm, unsigned phys_bits, struct blob *t,
 			 struct blob *script)
 {
 	size_t at = table_begin(t, "DSDT", 2);	/* 2: integers are 64 bits wide */
+	struct dsdt_pages pages = dsdt_build(vm, phys_bits, t);
 
-	dsdt_build(vm, phys_bits, t);
+	link_page(script, pages.vmgenid, FILE_VMGENID, FILE_VMGENID_ADDR);
+	link_page(script, pages.vmclock, FILE_VMCLOCK, FILE_VMCLOCK_ADDR);
 	table_end(t, script, at);
 	return at;
 }
@@ -125,8 +136,8 @@ static void fadt_legacy(struct blob *t)
 	blob_u8(t, 0x32);			/* RTC's century register */
 	blob_u16(t, BOOT_LEGACY_DEVICES | BOOT_NO_VGA);
 	blob_u8(t, 0);
-	blob_u32(t, FADT_WBINVD | FADT_PROC_C1 | FADT_SLP_BUTTON | FADT_FIX_RTC |
-		 FADT_TMR_VAL_EXT | FADT_RESET_REG_SUP | FADT_HEADLESS);
+	blob_u32(t, FADT_WBINVD | FADT_PROC_C1 | FADT_SLP_BUTTON | FADT_TMR_VAL_EXT |
+		 FADT_RESET_REG_SUP | FADT_HEADLESS);
 	put_gas_io(t, 1, RESET_PORT, 1);
 	blob_u8(t, RESET_VALUE);
 	blob_u16(t, 0);				/* ARM */
@@ -241,6 +252,24 @@ static size_t build_mcfg(struct blob *t, struct blob *script)
 	return at;
 }
 
+/* IA-PC HPET specification 1.0a, section 3.2.4. */
+static size_t build_hpet(struct blob *t, struct blob *script)
+{
+	size_t at = table_begin(t, "HPET", 1);
+
+	blob_u32(t, HPET_ID);
+	blob_u8(t, 0);				/* system memory */
+	blob_u8(t, 64);
+	blob_u8(t, 0);
+	blob_u8(t, 0);
+	blob_u64(t, HPET_BASE);
+	blob_u8(t, 0);				/* the first, and only one */
+	blob_u16(t, HPET_MIN_TICK);
+	blob_u8(t, 1);				/* there is nothing else in its 4 KiB page */
+	table_end(t, script, at);
+	return at;
+}
+
 /* RSDT (size 4) or XSDT (size 8). */
 static size_t build_root(struct blob *t, struct blob *script, const char *signature, uint8_t size,
 			 const size_t *table, unsigned n)
@@ -275,7 +304,7 @@ static void build_rsdp(struct blob *r, struct blob *script, size_t rsdt, size_t 
 void acpi_build(const struct vm *vm, unsigned phys_bits, struct blob *tables, struct blob *rsdp,
 		struct blob *script)
 {
-	size_t facs, dsdt, table[3], rsdt, xsdt;
+	size_t facs, dsdt, table[4], rsdt, xsdt;
 
 	loader_allocate(script, FILE_ACPI_RSDP, 16, LOADER_FSEG);
 	loader_allocate(script, FILE_ACPI_TABLES, 64, LOADER_HIGH);
@@ -284,6 +313,7 @@ void acpi_build(const struct vm *vm, unsigned phys_bits, struct blob *tables, st
 	table[0] = build_fadt(tables, script, facs, dsdt);
 	table[1] = build_madt(vm, tables, script);
 	table[2] = build_mcfg(tables, script);
+	table[3] = build_hpet(tables, script);
 	rsdt = build_root(tables, script, "RSDT", 4, table, ARRAY_SIZE(table));
 	xsdt = build_root(tables, script, "XSDT", 8, table, ARRAY_SIZE(table));
 	build_rsdp(rsdp, script, rsdt, xsdt);

@@ -73,7 +73,7 @@ size_t aml_method(struct blob *b, const char *name, unsigned args)
 	size_t open = open_op(b, 0x14);
 
 	aml_path(b, name);
-	blob_u8(b, args & 7);
+	blob_u8(b, args & 15);
 	return open;
 }
 
@@ -130,6 +130,12 @@ void aml_int(struct blob *b, uint64_t v)
 		blob_u8(b, 0x0e);
 		blob_u64(b, v);
 	}
+}
+
+size_t aml_dword(struct blob *b, uint32_t v)
+{
+	blob_u8(b, 0x0c);
+	return blob_u32(b, v);
 }
 
 void aml_string(struct blob *b, const char *text)
@@ -192,10 +198,10 @@ void aml_op(struct blob *b, uint8_t op)
 	blob_u8(b, op);
 }
 
-void aml_dword_field(struct blob *b, unsigned arg, uint64_t byte, const char *name)
+void aml_dword_field(struct blob *b, uint8_t source, uint64_t byte, const char *name)
 {
 	blob_u8(b, 0x8a);
-	blob_u8(b, AML_ARG0 + arg);
+	blob_u8(b, source);
 	aml_int(b, byte);
 	aml_path(b, name);
 }

@@ -18,6 +18,8 @@ void aml_path(struct blob *b, const char *path);
 
 size_t aml_scope(struct blob *b, const char *path);
 size_t aml_device(struct blob *b, const char *name);
+/* args: how many, 0-7, with AML_SERIALIZED where it makes names of its own. */
+#define AML_SERIALIZED 8
 size_t aml_method(struct blob *b, const char *name, unsigned args);
 size_t aml_package(struct blob *b, uint8_t elements);
 size_t aml_if(struct blob *b);
@@ -33,20 +35,24 @@ void aml_name_eisa(struct blob *b, const char *name, const char *id);
 void aml_int(struct blob *b, uint64_t v);
 void aml_string(struct blob *b, const char *text);
 void aml_eisa(struct blob *b, const char *id);
+/* A 32-bit integer in its full length; returns where its bytes are, to be patched. */
+size_t aml_dword(struct blob *b, uint32_t v);
 void aml_buffer(struct blob *b, const void *data, size_t len);
 
 /* Expressions: prefix operators, operands follow. */
 #define AML_LOCAL0	0x60
 #define AML_ARG0	0x68
 #define AML_STORE	0x70
+#define AML_NOTIFY	0x86
+#define AML_INDEX	0x88
 #define AML_AND		0x7b
 #define AML_OR		0x7d
 #define AML_NOT		0x92	/* LNot */
 #define AML_EQUAL	0x93
 #define AML_RETURN	0xa4
 void aml_op(struct blob *b, uint8_t op);
-/* CreateDWordField(ArgN, byte, name) */
-void aml_dword_field(struct blob *b, unsigned arg, uint64_t byte, const char *name);
+/* CreateDWordField(source, byte, name): source is AML_ARG0 + n or AML_LOCAL0 + n. */
+void aml_dword_field(struct blob *b, uint8_t source, uint64_t byte, const char *name);
 
 /* Resource descriptors (ACPI 6.4, section 6.4), put into a blob of their own. */
 void aml_res_io(struct blob *r, uint16_t base, uint8_t len);

@@ -4,6 +4,8 @@
 #include "boot/aml.h"
 #include "boot/tables.h"
 #include "chipset/chipset.h"
+#include "clock/vmclock.h"
+#include "clock/vmgenid.h"
 #include "pci/pci.h"
 #include "vm/vm.h"
 
@@ -84,12 +86,12 @@ static void root_osc(struct blob *b)
 	};
 	size_t method = aml_method(b, "_OSC", 4), open;
 
-	aml_dword_field(b, 3, 0, "CDW1");
+	aml_dword_field(b, AML_ARG0 + 3, 0, "CDW1");
 	open = aml_if(b);
 	aml_op(b, AML_EQUAL);
 	aml_op(b, AML_ARG0);
 	aml_buffer(b, pci_uuid, sizeof(pci_uuid));
-	aml_dword_field(b, 3, 8, "CDW3");
+	aml_dword_field(b, AML_ARG0 + 3, 8, "CDW3");
 	aml_op(b, AML_AND);
 	aml_path(b, "CDW3");
 	aml_int(b, 0x1d);
@@ -193,6 +195,17 @@ static void motherboard(struct blob *b)
 	aml_end(b, open);
 }
 
+static void hpet(struct blob *b)
+{
+	struct blob r = { 0 };
+	size_t open;
+
+	device_begin(b, &open, "HPET", "PNP0103", 0);
+	aml_res_memory32(&r, HPET_BASE, HPET_SIZE);
+	aml_crs(b, &r);
+	aml_end(b, open);
+}
+
 static void fw_cfg(struct blob *b)
 {
 	struct blob r = { 0 };
@@ -232,8 +245,106 @@ static void sleep_states(struct blob *b)
 	aml_end(b, open);
 }
 
-void dsdt_build(const struct vm *vm, unsigned phys_bits, struct blob *b)
+/*
+ * VM Generation ID (Microsoft, "Virtual Machine Generation ID"): a guest finds it by its
+ * compatible id, and asks ADDR for the address, low and high half.
+ */
+static void vmgenid(struct blob *b)
 {
+	size_t open = aml_device(b, "VGEN"), method, package;
+
+	aml_name_string(b, "_HID", "SKEP0001");
+	aml_name_string(b, "_CID", "VM_Gen_Counter");
+	aml_name_string(b, "_DDN", "VM_Gen_Counter");
+	aml_name_int(b, "_STA", 0x0f);
+	method = aml_method(b, "ADDR", 0);
+	aml_op(b, AML_STORE);
+	package = aml_package(b, 2);
+	aml_int(b, 0);
+	aml_int(b, 0);
+	aml_end(b, package);
+	aml_op(b, AML_LOCAL0);
+	aml_op(b, AML_STORE);
+	aml_path(b, "\\VGIA");
+	aml_op(b, AML_INDEX);
+	aml_op(b, AML_LOCAL0);
+	aml_int(b, 0);
+	aml_op(b, 0);			/* no target */
+	aml_op(b, AML_RETURN);
+	aml_op(b, AML_LOCAL0);
+	aml_end(b, method);
+	aml_end(b, open);
+}
+
+/* VMClock (UAPI.13): the page is a resource. */
+static void vmclock(struct blob *b)
+{
+	static const uint8_t crs[] = {
+		0x86, 9, 0, 0,		/* Memory32Fixed, read-only: base, length */
+		0, 0, 0, 0, 0x00, 0x10, 0, 0,
+		0x79, 0,
+	};
+	size_t open = aml_device(b, "VCLK"), method;
+
+	aml_name_string(b, "_HID", "AMZNC10C");
+	aml_name_string(b, "_CID", "VMCLOCK");
+	aml_name_string(b, "_DDN", "VMCLOCK");
+	aml_name_int(b, "_STA", 0x0f);
+	method = aml_method(b, "_CRS", AML_SERIALIZED);
+	aml_op(b, AML_STORE);
+	aml_buffer(b, crs, sizeof(crs));
+	aml_op(b, AML_LOCAL0);
+	aml_dword_field(b, AML_LOCAL0, 4, "BASE");
+	aml_op(b, AML_STORE);
+	aml_path(b, "\\VCIA");
+	aml_path(b, "BASE");
+	aml_op(b, AML_RETURN);
+	aml_op(b, AML_LOCAL0);
+	aml_end(b, method);
+	aml_end(b, open);
+}
+
+/* An edge: the status bit is cleared before the method runs, so that none is lost. */
+static void event(struct blob *b, const char *method, const char *device)
+{
+	size_t open = aml_method(b, method, 0);
+
+	aml_op(b, AML_NOTIFY);
+	aml_path(b, device);
+	aml_int(b, 0x80);
+	aml_end(b, open);
+}
+
+static void events(struct blob *b, const struct dsdt_pages *p)
+{
+	size_t open = aml_scope(b, "\\_GPE");
+
+	if (p->vmgenid)
+		event(b, "_E05", "\\_SB_.VGEN");
+	if (p->vmclock)
+		event(b, "_E08", "\\_SB_.VCLK");
+	aml_end(b, open);
+}
+
+/* In no scope, where nothing that follows moves them: addresses that the loader adds. */
+static struct dsdt_pages page_names(const struct vm *vm, struct blob *b)
+{
+	struct dsdt_pages p = { 0 };
+
+	if (vmgenid_of(vm)) {
+		aml_name(b, "VGIA");
+		p.vmgenid = aml_dword(b, VMGENID_OFFSET);
+	}
+	if (vmclock_of(vm)) {
+		aml_name(b, "VCIA");
+		p.vmclock = aml_dword(b, 0);
+	}
+	return p;
+}
+
+struct dsdt_pages dsdt_build(const struct vm *vm, unsigned phys_bits, struct blob *b)
+{
+	struct dsdt_pages pages = page_names(vm, b);
 	size_t sb = aml_scope(b, "\\_SB_"), root = aml_device(b, "PCI0");
 
 	aml_name_eisa(b, "_HID", "PNP0A08");
@@ -247,8 +358,15 @@ void dsdt_build(const struct vm *vm, unsigned phys_bits, struct blob *b)
 	isa_devices(b);
 	aml_end(b, root);
 	motherboard(b);
+	hpet(b);
 	fw_cfg(b);
+	if (pages.vmgenid)
+		vmgenid(b);
+	if (pages.vmclock)
+		vmclock(b);
 	processors(vm, b);
 	aml_end(b, sb);
+	events(b, &pages);
 	sleep_states(b);
+	return pages;
 }

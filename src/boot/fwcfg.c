@@ -37,9 +37,17 @@ struct item {
 	char name[FWCFG_NAME_MAX + 1];
 };
 
+struct write_hook {
+	const char *name;		/* of a file; static */
+	void (*fn)(void *opaque);
+	void *opaque;
+};
+
 struct fwcfg {
 	struct device dev;
 	struct item item[KEYS];
+	struct write_hook hook[4];
+	unsigned nhooks;
 	unsigned nfiles;
 	uint16_t key;			/* selected; KEY_INVALID: none such */
 	uint32_t offset;		/* in the selected item, at most its length */
@@ -114,6 +122,44 @@ const uint8_t *fwcfg_get_file(const struct fwcfg *f, const char *name, size_t *l
 		return NULL;
 	*len = f->item[key].len;
 	return f->item[key].data;
+}
+
+void fwcfg_update_file(struct fwcfg *f, const char *name, size_t offset, const void *data,
+		       size_t len)
+{
+	int key = find_file(f, name);
+
+	if (key >= 0 && offset <= f->item[key].len && len <= f->item[key].len - offset)
+		memcpy(f->item[key].data + offset, data, len);
+}
+
+int fwcfg_on_write(struct fwcfg *f, const char *name, void (*fn)(void *opaque), void *opaque,
+		   struct skep_error *e)
+{
+	if (f->nhooks == ARRAY_SIZE(f->hook))
+		return skep_fail(e, ENOSPC, "fwcfg: too many devices wait for '%s'", name);
+	f->hook[f->nhooks++] = (struct write_hook){ name, fn, opaque };
+	return 0;
+}
+
+static void tell_written(struct fwcfg *f, const struct item *it)
+{
+	for (unsigned i = 0; i < f->nhooks; i++)
+		if (!strcmp(f->hook[i].name, it->name))
+			f->hook[i].fn(f->hook[i].opaque);
+}
+
+int fwcfg_write_file(struct fwcfg *f, const char *name, size_t offset, const void *data,
+		     size_t len)
+{
+	int key = find_file(f, name);
+	struct item *it = key < 0 ? NULL : &f->item[key];
+
+	if (!it || !it->writable || offset > it->len || len > it->len - offset)
+		return -EINVAL;
+	memcpy(it->data + offset, data, len);
+	tell_written(f, it);
+	return 0;
 }
 
 /* Big-endian: count, then size, selector, two reserved bytes and 56 of name each. */
@@ -194,6 +240,7 @@ static bool dma_from_guest(struct fwcfg *f, uint64_t address, uint32_t len)
 	if (dma_read(&f->dev.vm->memory, address, it->data + f->offset, len))
 		return false;
 	f->offset += len;
+	tell_written(f, it);
 	return true;
 }
 

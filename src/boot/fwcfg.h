@@ -58,6 +58,21 @@ int fwcfg_set_item(struct fwcfg *f, uint16_t key, const void *data, size_t len,
 /* writable: the guest may write it by DMA. */
 int fwcfg_set_file(struct fwcfg *f, const char *name, const void *data, size_t len,
 		   bool writable, struct skep_error *e);
+/*
+ * Bytes of a file that is there, in place; no file by that name or too short a one is left alone.
+ * Nobody is told.
+ */
+void fwcfg_update_file(struct fwcfg *f, const char *name, size_t offset, const void *data,
+		       size_t len);
+/*
+ * The same as the guest does it by DMA, whom the loader acts for: only a writable file, and who asked
+ * for it is told.  -EINVAL: no such bytes.
+ */
+int fwcfg_write_file(struct fwcfg *f, const char *name, size_t offset, const void *data,
+		     size_t len);
+/* Calls fn after the guest has written to the file, which may be there later. While it is made. */
+int fwcfg_on_write(struct fwcfg *f, const char *name, void (*fn)(void *opaque), void *opaque,
+		   struct skep_error *e);
 /* Contents of a file; NULL if there is none.  Valid until the file is replaced. */
 const uint8_t *fwcfg_get_file(const struct fwcfg *f, const char *name, size_t *len);
 

@@ -18,6 +18,7 @@
 #define CMD_ALLOCATE		1
 #define CMD_ADD_POINTER		2
 #define CMD_ADD_CHECKSUM	3
+#define CMD_WRITE_POINTER	4
 
 #define FSEG_BASE	0xf0000ull
 
@@ -57,6 +58,17 @@ void loader_add_checksum(struct blob *s, const char *file, uint32_t offset, uint
 	blob_u32(s, offset);
 	blob_u32(s, start);
 	blob_u32(s, length);
+	blob_zero(s, at + ENTRY_SIZE - s->len);
+}
+
+void loader_write_pointer(struct blob *s, const char *dest, const char *src)
+{
+	size_t at = put_entry(s, CMD_WRITE_POINTER, dest);
+
+	blob_text(s, src, NAME_SIZE, 0);
+	blob_u32(s, 0);				/* offset in dest, in src; bytes */
+	blob_u32(s, 0);
+	blob_u8(s, 8);
 	blob_zero(s, at + ENTRY_SIZE - s->len);
 }
 
@@ -177,7 +189,7 @@ int loader_run(struct loader *l, const uint8_t *script, size_t len, struct skep_
 			r = run_add_checksum(l, arg, e);
 			break;
 		default:
-			/* As firmware does: commands of later times are skipped. */
+			/* As firmware does: commands of later times are skipped; see loader_tell. */
 			break;
 		}
 		if (r)
@@ -194,5 +206,37 @@ int loader_write(struct loader *l, struct skep_error *e)
 		if (r)
 			return r;
 	}
+	return 0;
+}
+
+static int run_write_pointer(struct loader *l, const uint8_t *arg, struct skep_error *e)
+{
+	const struct loader_file *src = find_file(l, arg + NAME_SIZE);
+	uint32_t offset = load32(arg + 2 * NAME_SIZE), in_src = load32(arg + 2 * NAME_SIZE + 4);
+	uint8_t size = arg[2 * NAME_SIZE + 8];
+	char dest[NAME_SIZE];
+	uint64_t v;
+
+	if (!src)
+		return bad_script("a pointer to a file that was not placed is to be told", e);
+	if ((size != 1 && size != 2 && size != 4 && size != 8) || in_src >= src->len)
+		return bad_script("a pointer that is to be told lies outside its file", e);
+	memcpy(dest, arg, NAME_SIZE);
+	dest[NAME_SIZE - 1] = 0;
+	v = src->address + in_src;
+	if (fwcfg_write_file(l->fwcfg, dest, offset, &v, size) < 0)
+		return bad_script("a pointer is to be told to a file that cannot be written", e);
+	return 0;
+}
+
+int loader_tell(struct loader *l, const uint8_t *script, size_t len, struct skep_error *e)
+{
+	for (size_t at = 0; len - at >= ENTRY_SIZE; at += ENTRY_SIZE)
+		if (load32(script + at) == CMD_WRITE_POINTER) {
+			int r = run_write_pointer(l, script + at + 4, e);
+
+			if (r)
+				return r;
+		}
 	return 0;
 }

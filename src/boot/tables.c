@@ -69,6 +69,8 @@ int tables_place(struct vm *vm, struct fwcfg *f, uint64_t *rsdp, struct skep_err
 		r = loader_run(&l, smbios.data, smbios.len, e);
 	if (!r)
 		r = loader_write(&l, e);
+	if (!r)
+		r = loader_tell(&l, script, len, e);
 	*rsdp = loader_address(&l, FILE_ACPI_RSDP);
 	loader_finish(&l);
 	blob_free(&smbios);

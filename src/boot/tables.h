@@ -33,6 +33,9 @@ void loader_add_pointer(struct blob *script, const char *dest, uint32_t offset, 
 void loader_add_checksum(struct blob *script, const char *file, uint32_t offset, uint32_t start,
 			 uint32_t length);
 
+/* The 8 bytes at the start of dest, a writable fw_cfg file, become src's address. */
+void loader_write_pointer(struct blob *script, const char *dest, const char *src);
+
 /*
  * The side of the script that runs it: files of f are given places in
  * [0xe0000, 1 MiB), patched in copies, and written to guest memory at the end.
@@ -60,6 +63,8 @@ void loader_finish(struct loader *l);
 int loader_run(struct loader *l, const uint8_t *script, size_t len, struct skep_error *e);
 /* Writes every allocated file to its place. */
 int loader_write(struct loader *l, struct skep_error *e);
+/* Then tells fw_cfg what the script wants it to know: where files lie. */
+int loader_tell(struct loader *l, const uint8_t *script, size_t len, struct skep_error *e);
 /* Where a file was put; 0: nowhere. */
 uint64_t loader_address(const struct loader *l, const char *name);
 
@@ -68,6 +73,12 @@ uint64_t loader_address(const struct loader *l, const char *name);
 #define FILE_LOADER		"etc/table-loader"
 #define FILE_SMBIOS_TABLES	"etc/smbios/smbios-tables"
 #define FILE_SMBIOS_ANCHOR	"etc/smbios/smbios-anchor"
+
+/* Pages that devices share with the guest (page.h), and where firmware says that they lie. */
+#define FILE_VMGENID		"etc/vmgenid_guid"
+#define FILE_VMGENID_ADDR	"etc/vmgenid_addr"
+#define FILE_VMCLOCK		"etc/vmclock"
+#define FILE_VMCLOCK_ADDR	"etc/vmclock_addr"
 
 /* Offset of the entry point's address field in the SMBIOS anchor. */
 #define SMBIOS_ANCHOR_ADDRESS	16
@@ -78,8 +89,12 @@ uint64_t loader_address(const struct loader *l, const char *name);
  */
 void acpi_build(const struct vm *vm, unsigned phys_bits, struct blob *tables, struct blob *rsdp,
 		struct blob *script);
-/* Appends the AML of the DSDT (dsdt.c). */
-void dsdt_build(const struct vm *vm, unsigned phys_bits, struct blob *aml);
+/*
+ * Appends the AML of the DSDT (dsdt.c).  Says where in it the 32-bit addresses of shared pages
+ * stand, which the script adds; 0: the machine has no such device.
+ */
+struct dsdt_pages { size_t vmgenid, vmclock; };
+struct dsdt_pages dsdt_build(const struct vm *vm, unsigned phys_bits, struct blob *aml);
 /* SMBIOS 3 structures and entry point; its address and checksum are left zero. */
 void smbios_build(const struct vm *vm, struct blob *tables, struct blob *anchor);
 

@@ -18,9 +18,8 @@
 #define STS_TMR		BIT(0)
 #define STS_GBL		BIT(5)
 #define STS_PWRBTN	BIT(8)
-#define STS_BITS	(STS_TMR | STS_GBL | STS_PWRBTN)
-/* The RTC's alarm wakes nothing here, but guests check that its enable bit is there. */
-#define EN_BITS		(STS_BITS | BIT(10))
+#define STS_RTC		BIT(10)
+#define STS_BITS	(STS_TMR | STS_GBL | STS_PWRBTN | STS_RTC)
 #define CNT_SCI_EN	BIT(0)
 #define CNT_BM_RLD	BIT(1)
 #define CNT_SLP_TYP	(7u << 10)
@@ -94,6 +93,12 @@ void acpi_pm_power_button(struct acpi_pm *pm)
 	update_sci(pm);
 }
 
+void acpi_pm_rtc_alarm(struct acpi_pm *pm)
+{
+	pm->m.pm1_sts |= STS_RTC;
+	update_sci(pm);
+}
+
 void acpi_pm_gpe(struct acpi_pm *pm, unsigned n)
 {
 	if (n >= 8 * GPE_BYTES)
@@ -148,7 +153,7 @@ static void write_byte(struct acpi_pm *pm, uint64_t offset, uint8_t v)
 		break;
 	case PM1_EN ... PM1_EN + 1:
 		shift = 8 * (offset - PM1_EN);
-		m->pm1_en = (m->pm1_en & ~(0xff << shift)) | (v << shift & EN_BITS);
+		m->pm1_en = (m->pm1_en & ~(0xff << shift)) | (v << shift & STS_BITS);
 		break;
 	case PM1_CNT_OFFSET ... PM1_CNT_OFFSET + PM1_CNT_LEN - 1:
 		write_control(pm, offset - PM1_CNT_OFFSET, v);
@@ -263,7 +268,7 @@ static int acpi_pm_validate(const struct device *d, const void *model, struct sk
 {
 	const struct acpi_pm_model *m = model;
 
-	if ((m->pm1_sts & ~STS_BITS) || (m->pm1_en & ~EN_BITS))
+	if ((m->pm1_sts & ~STS_BITS) || (m->pm1_en & ~STS_BITS))
 		return skep_fail(e, EINVAL, "%s: pm1_sts %#x or pm1_en %#x has bits that do not exist",
 				 d->name, m->pm1_sts, m->pm1_en);
 	if ((m->pm1_cnt & ~(CNT_BM_RLD | CNT_SLP_TYP)) != CNT_SCI_EN)
@@ -282,7 +287,7 @@ static void acpi_pm_commit(struct device *d, const void *model)
 
 static const struct state_field fields[] = {
 	STATE_U16(struct acpi_pm_model, pm1_sts, .max = STS_BITS),
-	STATE_U16(struct acpi_pm_model, pm1_en, .max = EN_BITS),
+	STATE_U16(struct acpi_pm_model, pm1_en, .max = STS_BITS),
 	STATE_U16(struct acpi_pm_model, pm1_cnt, .max = CNT_SCI_EN | CNT_BM_RLD | CNT_SLP_TYP),
 	STATE_ARRAY(struct acpi_pm_model, gpe_sts, STATE_T_U8),
 	STATE_ARRAY(struct acpi_pm_model, gpe_en, STATE_T_U8),

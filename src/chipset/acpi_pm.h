@@ -30,6 +30,8 @@ void acpi_pm_connect_sci(struct acpi_pm *pm, struct irq_line sci);
  */
 void acpi_pm_set_base(void *opaque, uint16_t base, bool enabled);
 void acpi_pm_power_button(struct acpi_pm *pm);
+/* The RTC's alarm interrupt was asserted. */
+void acpi_pm_rtc_alarm(struct acpi_pm *pm);
 /* General-purpose event n (0-63) happened. */
 void acpi_pm_gpe(struct acpi_pm *pm, unsigned n);
 

@@ -7,6 +7,7 @@
 #include "boot/fwcfg.h"
 #include "chipset/acpi_pm.h"
 #include "chipset/debug_exit.h"
+#include "chipset/hpet.h"
 #include "chipset/i8254.h"
 #include "chipset/i8259.h"
 #include "chipset/ioapic.h"
@@ -15,6 +16,8 @@
 #include "chipset/reset.h"
 #include "chipset/uart.h"
 #include "chipset/wires.h"
+#include "clock/vmclock.h"
+#include "clock/vmgenid.h"
 #include "pci/pci.h"
 #include "vm/vm.h"
 
@@ -80,19 +83,46 @@ static int create_interrupts(struct chipset *cs, struct skep_error *e)
 	return 0;
 }
 
+static void replace_legacy(void *opaque, bool on, bool restored)
+{
+	wires_replace(opaque, on, restored);
+}
+
+static int create_hpet(struct chipset *cs, struct skep_error *e)
+{
+	struct hpet *h = hpet_create(cs->vm, e);
+
+	if (!h)
+		return -ENOMEM;
+	hpet_connect_legacy(h, 0, chipset_gsi(cs->vm, IRQ_TIMER));
+	hpet_connect_legacy(h, 1, chipset_gsi(cs->vm, IRQ_RTC));
+	for (unsigned n = 0; n < HPET_TIMERS; n++)
+		for (unsigned pin = 0; pin < HPET_PINS; pin++)
+			if (HPET_ROUTES(n) >> pin & 1)
+				hpet_connect_pin(h, n, pin, chipset_gsi(cs->vm, pin));
+	hpet_connect_msi(h, chipset_msi);
+	hpet_connect_replace(h, replace_legacy, cs->wires);
+	return 0;
+}
+
 static int create_clocks(struct chipset *cs, struct skep_error *e)
 {
 	struct i8254 *pit = i8254_create(cs->vm, e);
 
 	if (!pit)
 		return -ENOMEM;
-	i8254_connect_irq(pit, chipset_gsi(cs->vm, IRQ_TIMER));
+	i8254_connect_irq(pit, wires_add_replaceable(cs->wires, IRQ_TIMER));
 	cs->rtc = mc146818_create(cs->vm, e);
 	if (!cs->rtc)
 		return -ENOMEM;
-	mc146818_connect_irq(cs->rtc, chipset_gsi(cs->vm, IRQ_RTC));
+	mc146818_connect_irq(cs->rtc, wires_add_replaceable(cs->wires, IRQ_RTC));
 	describe_memory(cs->vm, cs->rtc);
-	return 0;
+	return create_hpet(cs, e);
+}
+
+static void rtc_alarm(void *opaque)
+{
+	acpi_pm_rtc_alarm(opaque);
 }
 
 /* PCI, and what its bridge decodes for other chips. */
@@ -108,6 +138,7 @@ static int create_pci(struct chipset *cs, struct skep_error *e)
 	cs->pm = acpi_pm_create(cs->vm, e);
 	if (!cs->pm)
 		return -ENOMEM;
+	mc146818_connect_alarm(cs->rtc, rtc_alarm, cs->pm);
 	acpi_pm_connect_sci(cs->pm, chipset_gsi(cs->vm, SCI_IRQ));
 	pci = pci_create(cs->vm, e);
 	if (!pci)
@@ -117,6 +148,12 @@ static int create_pci(struct chipset *cs, struct skep_error *e)
 	if (lpc)
 		lpc_connect_pm(lpc, acpi_pm_set_base, cs->pm);
 	return 0;
+}
+
+/* fw_cfg, and what firmware places by its means. */
+static int create_firmware(struct vm *vm, struct skep_error *e)
+{
+	return fwcfg_create(vm, e) && vmgenid_create(vm, e) && vmclock_create(vm, e) ? 0 : -ENOMEM;
 }
 
 int chipset_create(struct vm *vm, struct skep_error *e)
@@ -137,8 +174,8 @@ int chipset_create(struct vm *vm, struct skep_error *e)
 		r = uart_create(vm, i, e);
 	if (!r)
 		r = debug_exit_create(vm, e);
-	if (!r && !fwcfg_create(vm, e))
-		r = -ENOMEM;
+	if (!r)
+		r = create_firmware(vm, e);
 	return r;
 }
 

@@ -20,6 +20,7 @@ struct vcpu;
 
 /* Guest-physical and port addresses of the board. */
 #define IOAPIC_BASE	0xfec00000ull
+#define HPET_BASE	0xfed00000ull
 #define LAPIC_BASE	0xfee00000ull
 #define ECAM_BASE	0xb0000000ull	/* reset value of PCIEXBAR when we boot directly */
 #define ECAM_SIZE	0x10000000ull
@@ -30,10 +31,10 @@ struct vcpu;
 /*
  * What the ACPI tables say of the fixed hardware (ACPI 6.4, 4.8; chipset/acpi_pm.c):
  * offsets from PMBASE and lengths in bytes.  The PM timer has 32 bits (FADT flag
- * TMR_VAL_EXT).  There is no SMI command port: SCI_EN is always one.  The RTC's
- * alarm is not in the fixed registers (FADT flag FIX_RTC), nor is a sleep button
- * (SLP_BUTTON); there is no 8042 (boot architecture flag 8042 clear).  Reset
- * register: port 0xcf9, value 0x06.
+ * TMR_VAL_EXT).  There is no SMI command port: SCI_EN is always one.  The RTC's alarm
+ * is RTC_STS (FADT flag FIX_RTC clear); there is no sleep button (SLP_BUTTON set), and
+ * no 8042 (boot architecture flag 8042 clear).  Reset register: port 0xcf9, value 0x06.
+ * General-purpose events: 5 is VMGENID's, 8 VMClock's.
  */
 #define PM1_EVT_OFFSET	0x00
 #define PM1_EVT_LEN	4
@@ -50,6 +51,16 @@ struct vcpu;
 #define RESET_VALUE	0x06
 #define IOAPIC_ID	0		/* reset value of its ID register */
 #define IOAPIC_PINS	24
+
+/*
+ * What the ACPI tables say of the HPET (specification 1.0a, 3.2.4): the low half of its
+ * capabilities (Intel's, 3 timers, 64 bits, legacy replacement), bytes decoded, and the
+ * shortest period, in ticks of 100 ns, of which no interrupt is lost.
+ */
+#define HPET_ID		0x8086a201u
+#define HPET_PERIOD_FS	100000000u
+#define HPET_SIZE	0x400
+#define HPET_MIN_TICK	200
 
 /*
  * Makes every chip of the board, PCI, fw_cfg and UARTs.  vm->vcpus[] and their

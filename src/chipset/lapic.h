@@ -45,6 +45,7 @@ uint64_t lapic_get_tsc_deadline(struct lapic *a);
 void lapic_set_tsc_deadline(struct lapic *a, uint64_t tsc);
 /* The vCPU's IA32_TSC_ADJUST changed: the deadline is compared with TSC + adjust. */
 void lapic_set_tsc_adjust(struct lapic *a, uint64_t adjust);
+uint64_t lapic_get_tsc_adjust(const struct lapic *a);
 /* CR8: the value is 0-15, bits 7:4 of TPR (SDM vol. 3, 11.8.6.1). */
 uint8_t lapic_get_tpr(struct lapic *a);
 void lapic_set_tpr(struct lapic *a, uint8_t tpr);

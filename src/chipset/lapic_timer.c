@@ -178,6 +178,11 @@ void lapic_set_tsc_deadline(struct lapic *a, uint64_t tsc)
 	lapic_timer_rearm(a);
 }
 
+uint64_t lapic_get_tsc_adjust(const struct lapic *a)
+{
+	return a->tsc_adjust;
+}
+
 void lapic_set_tsc_adjust(struct lapic *a, uint64_t adjust)
 {
 	if (a->tsc_adjust == adjust)

@@ -54,6 +54,9 @@ struct mc146818 {
 	struct device dev;
 	struct mc146818_model m;
 	struct irq_line irq;
+	void (*alarm)(void *opaque);
+	void *alarm_opaque;
+	bool alarming;			/* follows from the model: flag and enable of the alarm */
 	struct vm_timer timer;
 };
 
@@ -226,17 +229,32 @@ static bool interrupting(const struct mc146818_model *m)
 	return m->ram[REG_C] & m->ram[REG_B] & C_FLAGS;
 }
 
+static bool alarming(const struct mc146818_model *m)
+{
+	return m->ram[REG_C] & m->ram[REG_B] & C_AF;
+}
+
+/* What others see of register C. */
+static void drive(struct mc146818 *r)
+{
+	bool before = r->alarming;
+
+	r->alarming = alarming(&r->m);
+	irq_set(&r->irq, interrupting(&r->m));
+	if (r->alarming && !before && r->alarm)
+		r->alarm(r->alarm_opaque);
+}
+
 static int64_t next_due(const struct mc146818 *r, int64_t now)
 {
 	const struct mc146818_model *m = &r->m;
 	uint8_t b = m->ram[REG_B];
 	uint32_t rate = periodic_rate(m);
+	/* While the line is up nothing new can be seen before register C is read, but an alarm. */
+	bool up = interrupting(m);
 	int64_t due = INT64_MAX;
 
-	/* While the line is up nothing new can be seen before register C is read. */
-	if (interrupting(m))
-		return due;
-	if ((b & C_PF) && rate) {
+	if (!up && (b & C_PF) && rate) {
 		int64_t second = floor_second(divider_ns(r, m, now));
 		int64_t next = fraction_at(r, m, now) * rate / NSEC_PER_SEC + 1;
 		int64_t at = second * NSEC_PER_SEC + (next * NSEC_PER_SEC + rate - 1) / rate;
@@ -245,9 +263,9 @@ static int64_t next_due(const struct mc146818 *r, int64_t now)
 	}
 	if (!running(m))
 		return due;
-	if (b & C_UF)
+	if (!up && (b & C_UF))
 		due = MIN(due, begin_of(r, m, seconds_at(r, m, now) + 1));
-	if (b & C_AF) {
+	if ((b & C_AF) && !alarming(m)) {
 		int64_t alarm = next_alarm(m, seconds_at(r, m, now));
 
 		if (alarm != INT64_MAX)
@@ -271,13 +289,13 @@ static int64_t sync(struct mc146818 *r)
 	int64_t now = clock_now(&r->dev.vm->clock);
 
 	work_out(r, &r->m, now);
-	irq_set(&r->irq, interrupting(&r->m));
+	drive(r);
 	return now;
 }
 
 static void changed(struct mc146818 *r, int64_t now)
 {
-	irq_set(&r->irq, interrupting(&r->m));
+	drive(r);
 	arm(r, now);
 }
 
@@ -489,6 +507,7 @@ static void mc146818_commit(struct device *d, const void *model)
 	struct mc146818 *r = container_of(d, struct mc146818, dev);
 
 	r->m = *(const struct mc146818_model *)model;
+	r->alarming = alarming(&r->m);
 	arm(r, r->m.checked);	/* not the line: the board imports its level */
 }
 
@@ -538,4 +557,10 @@ struct mc146818 *mc146818_create(struct vm *vm, struct skep_error *e)
 void mc146818_connect_irq(struct mc146818 *r, struct irq_line irq)
 {
 	r->irq = irq;
+}
+
+void mc146818_connect_alarm(struct mc146818 *r, void (*fn)(void *opaque), void *opaque)
+{
+	r->alarm = fn;
+	r->alarm_opaque = opaque;
 }

@@ -22,6 +22,11 @@ extern const struct state_record mc146818_record;
 /* Maps its ports; the VM's list owns it. */
 struct mc146818 *mc146818_create(struct vm *vm, struct skep_error *e);
 void mc146818_connect_irq(struct mc146818 *r, struct irq_line irq);
+/*
+ * Calls fn whenever the alarm interrupt is asserted (flag and enable, however they met): what ACPI's
+ * RTC_STS latches.
+ */
+void mc146818_connect_alarm(struct mc146818 *r, void (*fn)(void *opaque), void *opaque);
 /* A byte of battery-backed memory, as firmware wrote it; index 0x0e-0xff. */
 void mc146818_set_ram(struct mc146818 *r, uint8_t index, uint8_t value);
 /* Bit 7 of port 0x70: no NMI reaches the processors. */

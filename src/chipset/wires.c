@@ -24,6 +24,8 @@ struct wires {
 	struct ioapic *ioapic;
 	unsigned nsources;
 	uint8_t gsi[SOURCES];
+	bool replaceable[SOURCES];
+	bool replaced;			/* so say the HPET's registers, which are its state */
 	unsigned high[GSI_COUNT];	/* sources that assert */
 };
 
@@ -34,18 +36,52 @@ static void drive(struct wires *w, unsigned gsi, bool level)
 	ioapic_set(w->ioapic, gsi == 0 ? TIMER_PIN : gsi, level);
 }
 
+static bool level_of(const struct wires *w, unsigned n)
+{
+	return w->m.level[n / 8] & 1u << n % 8;
+}
+
+/* Has a source, which did not before, a part in its interrupt's level, or has it no longer? */
+static void count(struct wires *w, unsigned n, bool asserts)
+{
+	unsigned gsi = w->gsi[n];
+
+	w->high[gsi] += asserts ? 1 : -1;
+	if (w->high[gsi] == (asserts ? 1 : 0))
+		drive(w, gsi, asserts);
+}
+
 static void wire_set(void *opaque, int n, int level)
 {
 	struct wires *w = opaque;
-	uint8_t *byte = &w->m.level[n / 8], bit = 1u << n % 8;
-	unsigned gsi = w->gsi[n];
 
-	if (!(*byte & bit) == !level)
+	if (level_of(w, n) == !!level)
 		return;
-	*byte ^= bit;
-	w->high[gsi] += level ? 1 : -1;
-	if (w->high[gsi] == (level ? 1 : 0))
-		drive(w, gsi, level);
+	w->m.level[n / 8] ^= 1u << n % 8;
+	if (!w->replaced || !w->replaceable[n])
+		count(w, n, level);
+}
+
+static void recount(struct wires *w)
+{
+	memset(w->high, 0, sizeof(w->high));
+	for (unsigned n = 0; n < w->nsources; n++)
+		if (level_of(w, n) && !(w->replaced && w->replaceable[n]))
+			w->high[w->gsi[n]]++;
+}
+
+void wires_replace(struct wires *w, bool on, bool restored)
+{
+	bool was = w->replaced;
+
+	w->replaced = on;
+	if (restored) {
+		recount(w);
+		return;
+	}
+	for (unsigned n = 0; was != on && n < w->nsources; n++)
+		if (w->replaceable[n] && level_of(w, n))
+			count(w, n, !on);
 }
 
 struct irq_line wires_add(struct wires *w, unsigned gsi)
@@ -57,6 +93,15 @@ struct irq_line wires_add(struct wires *w, unsigned gsi)
 	w->gsi[n] = (uint8_t)gsi;
 	w->nsources++;
 	return (struct irq_line){ .set = wire_set, .opaque = w, .n = (int)n };
+}
+
+struct irq_line wires_add_replaceable(struct wires *w, unsigned gsi)
+{
+	struct irq_line l = wires_add(w, gsi);
+
+	if (l.set)
+		w->replaceable[l.n] = true;
+	return l;
 }
 
 void wires_connect(struct wires *w, struct i8259 *pic, struct ioapic *ioapic)
@@ -102,10 +147,7 @@ static void board_commit(struct device *d, const void *model)
 	struct wires *w = container_of(d, struct wires, dev);
 
 	w->m = *(const struct board_model *)model;
-	memset(w->high, 0, sizeof(w->high));
-	for (unsigned n = 0; n < w->nsources; n++)
-		if (w->m.level[n / 8] & 1u << n % 8)
-			w->high[w->gsi[n]]++;
+	recount(w);
 }
 
 static const struct state_field fields[] = {

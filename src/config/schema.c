@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/util.h"
+#include "clock/paravirt.h"
 #include "config/internal.h"
 #include "config/nearest.h"
 #include "vm/device.h"
@@ -33,6 +34,8 @@ static const struct config_key vm_keys[] = {
 	{ "threads", CONFIG_UINT, .def = "1", .min = 1, .max = 64, .help = "threads in a core" },
 	{ "cpu.model", CONFIG_CHOICE, .def = "skep-v2.1", .choices = cpu_models,
 	  .help = "what CPUID tells, a contract that never changes under its name" },
+	{ "identity", CONFIG_CHOICE, .def = "none", .choices = identity_names,
+	  .help = "the hypervisor that CPUID names, with its clocks; none: skep, without any" },
 	{ "backend", CONFIG_CHOICE, .def = "auto", .choices = backends,
 	  .help = "what executes the guest; kvm is not built yet" },
 	{ "memory.size", CONFIG_SIZE, .def = "256M", .min = 4 * MiB, .max = 512 * GiB,

@@ -3,7 +3,8 @@
  * answers never changes once a release has saved a machine with it.
  *
  * Leaves that depend on the machine or on live state (APIC id, OSXSAVE, XCR0,
- * number of processors, TSC frequency) are completed by the backend (soft/cpuid.c).
+ * number of processors, TSC frequency) are completed by the backend (soft/cpuid.c); those of
+ * the hypervisor, from 4000_0000h, are the machine's identity (clock/paravirt.c).
  */
 #include "cpu/model.h"
 
@@ -81,11 +82,6 @@ static const struct cpuid_leaf v2_1_leaves[] = {
 	/* Crystal of 1 GHz, which is also the APIC timer's; the ratio is completed. */
 	{ 0x15, NOSUB, 1, 1, 1000000000, 0 },
 	{ 0x16, NOSUB, 1000, 1000, 1000, 0 },
-
-	/* "skepskepskep"; 4000_0010h: TSC and APIC timer frequencies in kHz. */
-	{ 0x40000000, NOSUB, 0x40000010, TEXT4('s', 'k', 'e', 'p'), TEXT4('s', 'k', 'e', 'p'),
-	  TEXT4('s', 'k', 'e', 'p') },
-	{ 0x40000010, NOSUB, 1000000, 1000000, 0, 0 },
 
 	{ 0x80000000, NOSUB, 0x80000008, 0, 0, 0 },
 	{ 0x80000001, NOSUB, 0, 0, FXC_V2_1, FXD_V2_1 },

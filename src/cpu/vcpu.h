@@ -19,6 +19,7 @@
 struct vm;
 struct vcpu;
 struct lapic;
+struct device;
 
 /* Reasons to be stopped. */
 #define STOP_DEBUG	0x01
@@ -78,6 +79,7 @@ struct vcpu {
 	const struct vcpu_ops *ops;
 	void *backend;			/* the ops' own */
 	struct lapic *lapic;
+	struct device *paravirt;	/* what identity= gives a processor, or NULL (clock/paravirt.h) */
 	pthread_t thread;
 	bool thread_started;
 	_Atomic uint32_t requests;	/* VCPU_REQ_* */

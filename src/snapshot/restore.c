@@ -11,6 +11,7 @@
 
 #include "base/say.h"
 #include "base/text.h"
+#include "clock/vmgenid.h"
 #include "config/config.h"
 #include "snapshot/contents.h"
 #include "snapshot/draft.h"
@@ -348,6 +349,25 @@ static void advance_time(struct vm *vm, const struct manifest *m)
 	device_unlock(vm);
 }
 
+/* The guest is told, after all of its state is there, that it is not the only one with this past. */
+static void renew_generation(struct vm *vm, const struct restore_options *o)
+{
+	device_lock(vm);
+	if (o->exact)
+		vm_generation_keep(vm);
+	else
+		vm_generation_renew(vm, o->clone);
+	device_unlock(vm);
+}
+
+/* Pages of paravirtual clocks in guest memory, and that the machine stood. */
+static void tell_guest(struct vm *vm)
+{
+	device_lock(vm);
+	paravirt_restored(vm);
+	device_unlock(vm);
+}
+
 /* ---- The machine ------------------------------------------------------- */
 
 static void close_reader(void *opaque)
@@ -382,6 +402,10 @@ static int fill_machine(struct vm *vm, struct snap_reader *r, const struct resto
 		err = set_origin(vm, r, e);
 	if (!err && o->time == RESTORE_TIME_ADVANCE)
 		advance_time(vm, &r->manifest);
+	if (!err)
+		renew_generation(vm, o);
+	if (!err && !o->exact)
+		tell_guest(vm);
 	return err;
 }
 

@@ -17,6 +17,7 @@
 #include "boot/fwcfg.h"
 #include "chipset/acpi_pm.h"
 #include "chipset/chipset.h"
+#include "chipset/hpet.h"
 #include "chipset/i8254.h"
 #include "chipset/i8259.h"
 #include "chipset/ioapic.h"
@@ -24,6 +25,10 @@
 #include "chipset/mc146818.h"
 #include "chipset/reset.h"
 #include "chipset/uart.h"
+#include "clock/hyperv.h"
+#include "clock/pvclock.h"
+#include "clock/vmclock.h"
+#include "clock/vmgenid.h"
 #include "pci/pci.h"
 #include "vm/inputlog.h"
 #include "vm/machine_record.h"
@@ -34,15 +39,21 @@ const struct state_record *const machine_records[] = {
 	&machine_record,
 	&cpu_arch_record,
 	&lapic_record,
+	&pvclock_record,
+	&hyperv_record,
+	&hyperv_vp_record,
 	&board_record,
 	&i8259_record,
 	&ioapic_record,
 	&i8254_record,
 	&mc146818_record,
+	&hpet_record,
 	&acpi_pm_record,
 	&reset_record,
 	&uart_record,
 	&fwcfg_record,
+	&vmgenid_record,
+	&vmclock_record,
 	&pci_bus_record,
 	&hostbridge_record,
 	&lpc_record,

@@ -136,7 +136,9 @@ static int create_devices(struct vm *vm, struct skep_error *e)
 		if (!lapic_create(vm->vcpus[i], e))
 			return -ENOMEM;
 	}
-	err = chipset_create(vm, e);
+	err = paravirt_create(vm, e);
+	if (!err)
+		err = chipset_create(vm, e);
 	if (!err && !vm->restored)
 		err = boot_load(vm, e);
 	if (!err)
@@ -166,6 +168,7 @@ static struct vm *create(struct config *config, bool restored, struct skep_error
 		return NULL;
 	}
 	set_identity(vm, root);
+	vm->identity = identity_find(config_string(root, "identity"));
 	vm->insn_limit = config_uint(root, "clock.limit");
 	vm->restart_on_reset = config_is(root, "on_reboot", "restart");
 	vm->reset_on_triple_fault = config_is(root, "x86.triple_fault", "reset");
@@ -238,6 +241,7 @@ static void pause_machine(struct vm *vm, uint32_t reason)
 		device_unlock(vm);
 	}
 	vm->pause_reasons |= reason;
+	vm->stood |= (reason & (STOP_USER | STOP_DEBUG)) != 0;
 }
 
 void vm_pause(struct vm *vm, uint32_t reason)
@@ -264,6 +268,9 @@ static void resume_machine(struct vm *vm, uint32_t reason)
 	if (vm->pause_reasons && !(vm->pause_reasons &= ~reason)) {
 		device_lock(vm);
 		vm->quiesced = false;
+		if (vm->stood)
+			paravirt_stood(vm);
+		vm->stood = false;
 		clock_resume(&vm->clock);
 		resume_devices(vm->devices);
 		input_log_resume(vm);

@@ -23,6 +23,7 @@
 #include "base/error.h"
 #include "base/util.h"
 #include "clock/clock.h"
+#include "clock/paravirt.h"
 #include "config/config.h"
 #include "cpu/vcpu.h"
 #include "vm/bus.h"
@@ -96,6 +97,10 @@ struct vm {
 	struct input_point last_point;
 	bool visited;
 	uint64_t input_at;		/* instruction count for which host input waits, or 0 */
+
+	enum vm_identity identity;
+	struct device *paravirt;	/* identity=hyperv: the partition (clock/hyperv.c) */
+	bool stood;			/* for a user or a debugger, since it last ran; lock */
 
 	unsigned ncpus;
 	struct vcpu *vcpus[VM_MAX_CPUS];

@@ -7,7 +7,6 @@
 #include "cpu/soft/system.h"
 #include "vm/vm.h"
 
-#define LEAF_HYPERVISOR	0x40000000u
 #define LEAF_EXTENDED	0x80000000u
 
 static const struct cpuid_leaf *find(const struct cpu_model *m, uint32_t leaf, uint32_t sub)
@@ -30,8 +29,8 @@ static uint32_t effective_leaf(const struct cpu_model *m, uint32_t leaf)
 
 	if (leaf <= last_basic)
 		return leaf;
-	range = find(m, leaf & 0xc0000000u, 0);
-	if (leaf >= LEAF_HYPERVISOR && range && leaf <= range->eax)
+	range = find(m, LEAF_EXTENDED, 0);
+	if (leaf >= LEAF_EXTENDED && range && leaf <= range->eax)
 		return leaf;
 	return last_basic;
 }
@@ -110,6 +109,8 @@ void soft_cpuid(struct soft_cpu *c, uint32_t leaf, uint32_t sub, uint32_t out[4]
 {
 	const struct cpuid_leaf *l;
 
+	if (identity_cpuid(c->vm, leaf, out))
+		return;
 	leaf = effective_leaf(c->model, leaf);
 	l = find(c->model, leaf, sub);
 	out[0] = l ? l->eax : 0;
@@ -133,8 +134,9 @@ void soft_cpuid(struct soft_cpu *c, uint32_t leaf, uint32_t sub, uint32_t out[4]
 	case 0x16:
 		complete_frequency(c, out);
 		break;
-	case 0x40000010:
-		out[0] = c->vm->clock.tsc_khz;
+	case 0x80000007:
+		if (!identity_invariant_tsc(c->vm))
+			out[3] &= ~(1u << 8);
 		break;
 	default:
 		break;

@@ -242,6 +242,7 @@ static bool decode_rest(struct soft_decode *d, struct soft_op *op)
 	case ZYDIS_MNEMONIC_RDTSC: return take(d, op, op_rdtsc, false);
 	case ZYDIS_MNEMONIC_RDTSCP: return take(d, op, op_rdtscp, false);
 	case ZYDIS_MNEMONIC_RDPMC: return take(d, op, op_rdpmc, true);
+	case ZYDIS_MNEMONIC_VMCALL: return take(d, op, op_vmcall, false);
 	case ZYDIS_MNEMONIC_CPUID: return take(d, op, op_cpuid, false);
 	case ZYDIS_MNEMONIC_RDMSR: return take(d, op, op_rdmsr, false);
 	case ZYDIS_MNEMONIC_WRMSR: return take(d, op, op_wrmsr, true);

@@ -5,6 +5,7 @@
  */
 #include "cpu/soft/system.h"
 #include "cpu/vcpu.h"
+#include "vm/vm.h"
 
 /* ---- Interrupts ---------------------------------------------------------- */
 
@@ -39,8 +40,12 @@ static void take_init(struct soft_cpu *c)
 	uint32_t r = atomic_fetch_and(&c->v->requests,
 				      ~(uint32_t)(VCPU_REQ_INIT | VCPU_REQ_SIPI));
 
-	if (r & VCPU_REQ_INIT)
+	if (r & VCPU_REQ_INIT) {
 		soft_reset(c, true);
+		device_lock(c->vm);
+		paravirt_init_cpu(c->v);
+		device_unlock(c->vm);
+	}
 	if (r & VCPU_REQ_SIPI && c->s.wait_sipi) {
 		unsigned vector = atomic_load(&c->v->sipi_vector);
 		struct cpu_segment cs = c->s.seg[SEG_CS];

@@ -2,7 +2,8 @@
  * Model-specific registers: one table.  SDM vol. 4, chapter 2.1 (architectural
  * MSRs); vol. 3, 11.11 (MTRRs), 11.12 (PAT), chapter 10 (APIC).
  *
- * An MSR that is not in the table does not exist: #GP.
+ * An MSR that is not in the table does not exist: #GP.  Those of a hypervisor are not here
+ * (clock/paravirt.h).
  */
 #include "chipset/lapic.h"
 #include "cpu/model.h"
@@ -105,6 +106,7 @@ static void adjust_changed(struct soft_cpu *c)
 		return;
 	device_lock(c->vm);
 	lapic_set_tsc_adjust(c->v->lapic, c->s.tsc_adjust);
+	paravirt_tsc_moved(c->v);
 	device_unlock(c->vm);
 }
 
@@ -335,6 +337,13 @@ bool soft_msr_read(struct soft_cpu *c, const struct soft_op *op, uint32_t msr, u
 		device_unlock(c->vm);
 		return ok;
 	}
+	if (paravirt_owns(c->vm, msr)) {
+		sync(c, op);
+		device_lock(c->vm);
+		ok = paravirt_msr_read(c->v, msr, value);
+		device_unlock(c->vm);
+		return ok;
+	}
 	m = find(msr);
 	if (!m || m->write_only)
 		return false;
@@ -360,6 +369,13 @@ bool soft_msr_write(struct soft_cpu *c, const struct soft_op *op, uint32_t msr, 
 		sync(c, op);
 		device_lock(c->vm);
 		ok = lapic_msr_write(c->v->lapic, msr, value);
+		device_unlock(c->vm);
+		return ok;
+	}
+	if (paravirt_owns(c->vm, msr)) {
+		sync(c, op);
+		device_lock(c->vm);
+		ok = paravirt_msr_write(c->v, msr, value);
 		device_unlock(c->vm);
 		return ok;
 	}

@@ -241,3 +241,18 @@ const struct soft_op *op_clflush(struct soft_cpu *c, const struct soft_op *op)
 	soft_load(c, op, soft_ea(c, op), 1);
 	return op + 1;
 }
+
+/* To the hypervisor that the machine's identity names; there is none in real mode. */
+const struct soft_op *op_vmcall(struct soft_cpu *c, const struct soft_op *op)
+{
+	uint64_t result;
+
+	if (!c->v || !(c->mode & MODE_PE) || c->mode & MODE_VM86 ||
+	    !paravirt_hypercall(c->v, c->cpl, &result))
+		soft_raise(c, op, EXC_UD);
+	c->r[REG_RAX] = c->mode & MODE_CS64 ? result : (uint32_t)result;
+	/* 32-bit callers of Hyper-V have the upper half in EDX. */
+	if (!(c->mode & MODE_CS64) && c->vm->identity == IDENTITY_HYPERV)
+		c->r[REG_RDX] = result >> 32;
+	return op + 1;
+}

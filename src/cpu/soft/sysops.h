@@ -25,6 +25,7 @@ extern op_fn op_rdfsgsbase, op_wrfsgsbase;
 extern op_fn op_hlt, op_cli, op_sti, op_pushf, op_popf, op_clac, op_stac;
 extern op_fn op_int, op_int3, op_int1, op_into, op_bound;
 extern op_fn op_rdtsc, op_rdtscp, op_rdpmc, op_cpuid, op_rdrand, op_rdmsr, op_wrmsr, op_clflush;
+extern op_fn op_vmcall;
 
 /* io.c */
 extern op_fn op_in, op_out, op_ins, op_outs;
