@@ -159,6 +159,14 @@ static bool same_contents(const struct contents *a, const char *path)
 	return a->len == b.len && a->sum == b.sum;
 }
 
+/* Every call; but where sanitizers make it slow, and another test takes the same way, every third. */
+static unsigned step(const struct fault *f, bool few)
+{
+	bool many = f->kind == FAULT_MEMORY || f->kind == FAULT_WRITE;
+
+	return few && many && getenv("SKEP_TEST_SANITIZED") ? 3 : 1;
+}
+
 /* ---- Saves ---------------------------------------------------------------- */
 
 struct save_test {
@@ -299,7 +307,7 @@ static void save_every(struct run *r, const struct fault *f)
 {
 	unsigned n;
 
-	for (n = 1; save_with(r, f, n); n++)
+	for (n = 1; save_with(r, f, n); n += step(f, r->test->few))
 		assert_true(n < NEVER);
 }
 
@@ -501,7 +509,8 @@ static void test_restore(void **state)
 		for (i = 0; i < sizeof(faults) / sizeof(faults[0]); i++) {
 			if (t->few && faults[i].stays)
 				continue;
-			for (n = 1; restore_with(t, path, &faults[i], n, later); n++)
+			for (n = 1; restore_with(t, path, &faults[i], n, later);
+			     n += step(&faults[i], t->few))
 				assert_true(n < NEVER);
 		}
 		tell_tried(later ? "its run" : t->name);

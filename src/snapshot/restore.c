@@ -163,18 +163,6 @@ static int decode_records(const struct snap_reader *r, struct machine_state *ms,
 	return snap_draft_changed(&r->manifest, err, e);
 }
 
-/* A device that had no memory for what it was given has ended the machine, which has not begun. */
-static int check_committed(struct vm *vm, struct skep_error *e)
-{
-	int err = 0;
-
-	pthread_mutex_lock(&vm->exit_lock);
-	if (vm->exiting)
-		err = skep_fail(e, ENOMEM, "%s", vm->exit_error.text);
-	pthread_mutex_unlock(&vm->exit_lock);
-	return err;
-}
-
 static int import_state(struct vm *vm, const struct snap_reader *r, struct skep_error *e)
 {
 	struct machine_state *ms = machine_state_blank(vm, e);
@@ -185,7 +173,7 @@ static int import_state(struct vm *vm, const struct snap_reader *r, struct skep_
 	if (!err)
 		machine_state_commit(vm, ms);
 	machine_state_free(ms);
-	return err ? err : check_committed(vm, e);
+	return err;
 }
 
 /* ---- RAM --------------------------------------------------------------- */
@@ -389,6 +377,18 @@ static int set_origin(struct vm *vm, struct snap_reader *r, struct skep_error *e
 	return 0;
 }
 
+/* A device that had no memory for its state, or RAM that could not be read, has ended the machine. */
+static int check_unbroken(struct vm *vm, struct skep_error *e)
+{
+	int err = 0;
+
+	pthread_mutex_lock(&vm->exit_lock);
+	if (vm->exiting)
+		err = skep_fail(e, EIO, "%s", vm->exit_error.text);
+	pthread_mutex_unlock(&vm->exit_lock);
+	return err;
+}
+
 static int fill_machine(struct vm *vm, struct snap_reader *r, const struct restore_options *o,
 			struct skep_error *e)
 {
@@ -406,7 +406,7 @@ static int fill_machine(struct vm *vm, struct snap_reader *r, const struct resto
 		renew_generation(vm, o);
 	if (!err && !o->exact)
 		tell_guest(vm);
-	return err;
+	return err ? err : check_unbroken(vm, e);
 }
 
 struct vm *restore_vm(struct snap_reader *r, struct config *c, const struct restore_options *o,
