@@ -28,8 +28,8 @@
 
 #define LOST_TEXT "RAM at %#" PRIx64 " is gone: the snapshot file was truncated or cannot be " \
 	"read while the machine runs from it; restore from a whole copy"
-#define CHANGED_TEXT "RAM is gone: the snapshot file was changed while the machine runs from it; " \
-	"restore from a whole copy"
+#define CHANGED_TEXT "RAM is gone: the snapshot file was truncated or written to while the machine " \
+	"runs from it; restore from a whole copy"
 
 static void touch_pages(struct guest_memory *m, size_t first, size_t n)
 {
