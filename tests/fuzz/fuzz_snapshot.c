@@ -18,6 +18,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv);
 size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t len, size_t max, unsigned seed);
 size_t LLVMFuzzerMutate(uint8_t *data, size_t len, size_t max) __attribute__((weak));
 
+unsigned long fuzz_accepted;
+
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
 	hostile_begin();
@@ -41,7 +43,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	size_t size = len;
 	uint8_t *whole = sparse_unpack(data, len, &size);
 
-	hostile_load(whole ? whole : data, size, &o, NULL);
+	fuzz_accepted += hostile_load(whole ? whole : data, size, &o, NULL) == HOSTILE_ACCEPTED;
 	free(whole);
 	return 0;
 }

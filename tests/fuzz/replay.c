@@ -20,6 +20,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t len, size_t max, unsigned seed);
 
+extern unsigned long fuzz_accepted;
 static const char *current;
 
 static void failed(void)
@@ -72,7 +73,7 @@ int main(int argc, char **argv)
 	free(names);
 	free(copy);
 	free(data);
-	printf("%d files, %d inputs\n", files, files * (1 + CHANGES));
+	printf("%d files, %d inputs, %lu accepted\n", files, files * (1 + CHANGES), fuzz_accepted);
 	i = files && hostile_end() ? 0 : 1;
 	close(directory);
 	return i;

@@ -20,7 +20,7 @@ static _Noreturn void wrong(const char *what, const char *why)
 
 static enum hostile_result load(struct image *m, const char *path, char *text)
 {
-	const struct hostile_options o = { .path = path, .choice = 3 << 8, .insns = 1000 };
+	const struct hostile_options o = { .path = path, .choice = 1 << 9, .insns = 1000 };
 	size_t len;
 	uint8_t *data = image_bytes(m, &len);
 	enum hostile_result got = hostile_load(data, len, &o, text);

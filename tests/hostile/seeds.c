@@ -211,6 +211,7 @@ size_t seeds_make(struct seed **seeds, const char *directory, const char *guests
 {
 	size_t n = ARRAY_SIZE(recipes), i;
 
+	mkdir(directory, 0700);
 	*seeds = calloc(n, sizeof(**seeds));
 	if (!*seeds)
 		die("seeds", "no memory");
