@@ -396,7 +396,7 @@ void memory_lazy_finish(struct guest_memory *m)
 	atomic_store(&m->npending, 0);
 	sigbus_unwatch(&m->lost);
 	/* The loop frees its watches when it ends first. */
-	if (m->vm->loop) {
+	if (m->vm && m->vm->loop) {
 		loop_unwatch(m->lost_watch);
 		loop_unwatch(m->changed.watch);
 	}
