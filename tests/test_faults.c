@@ -525,7 +525,8 @@ static struct restore_test restores[] = {
 	{ .name = "restore --prefault", .o.prefault = true, .few = true },
 	{ .name = "restore --check=ram", .o.check_ram = true, .few = true },
 	{ .name = "restore compressed", .base.zstd_level = 1, .few = true },
-	{ .name = "restore a chain", .is_delta = true, .base.zstd_level = 1, .delta.delta = true },
+	{ .name = "restore a chain", .is_delta = true, .base.zstd_level = 1, .delta.delta = true,
+	  .few = true },
 };
 
 static int begin(void **state)
