@@ -159,7 +159,7 @@ static int check_sharing(const struct clone_command *k, const struct snap_reader
 {
 	struct config *a = NULL, *b = NULL;
 	struct comparison x = { .e = e };
-	struct clone scratch;
+	struct clone scratch = { 0 };
 	int err = describe(k, r, 1, &scratch, &a, e);
 
 	if (!err)

@@ -179,7 +179,7 @@ int cli_list(int argc, char **argv, const struct cli_start *start)
 						 { "help", no_argument, NULL, 'h' }, { 0 } };
 	struct skep_error e = { "" };
 	bool json = false;
-	json_t *all, *s;
+	json_t *all;
 	size_t i;
 	int ret = control_options(argc, argv, list_help, options, apply_flag, &json, &e);
 
@@ -197,8 +197,8 @@ int cli_list(int argc, char **argv, const struct cli_start *start)
 		if (json_array_size(all))
 			printf("%-16s %8s %-9s %4s %8s %8s %10s\n", "NAME", "PID", "STATE", "CPUS",
 			       "MEMORY", "TOUCHED", "UPTIME");
-		json_array_foreach(all, i, s)
-			list_line(s);
+		for (i = 0; i < json_array_size(all); i++)
+			list_line(json_array_get(all, i));
 	}
 	json_decref(all);
 	return finish(&e);

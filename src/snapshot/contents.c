@@ -63,13 +63,15 @@ static void add_setting(void *opaque, const char *key, const char *value, bool g
 		return;
 	}
 	if (s->list->count == s->room) {
-		s->room = s->room ? 2 * s->room : 64;
-		items = realloc(items, s->room * sizeof(*items));
-		if (!items) {
+		size_t room = s->room ? 2 * s->room : 64;
+		void *more = realloc(items, room * sizeof(*items));
+
+		if (!more) {
 			s->err = skep_fail(s->e, ENOMEM, "no memory for the manifest");
 			return;
 		}
-		s->list->items = items;
+		s->list->items = items = more;
+		s->room = room;
 	}
 	item = &items[s->list->count];
 	*item = (struct manifest_setting){ 0 };

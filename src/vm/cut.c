@@ -252,12 +252,13 @@ static int read_chunk(struct ram_cut *c, size_t n, struct ram_chunk *chunk, stru
 	const uint64_t *in = &c->pages[n * WORDS];
 	size_t first = n * CUT_CHUNK_PAGES, i;
 	const struct mem_region *r = page_region(c->m, first);
-	size_t end = r->first_page + r->size / GUEST_PAGE_SIZE;
+	size_t left = r->first_page + r->size / GUEST_PAGE_SIZE - first;
+	size_t npages = MIN(left, CUT_CHUNK_PAGES);
 	bool delta = c->flags & CUT_DELTA;
 
 	*chunk = (struct ram_chunk){
 		.gpa = page_gpa(c->m, first),
-		.npages = (uint32_t)MIN(end - first, CUT_CHUNK_PAGES),
+		.npages = (uint32_t)npages,
 		.data = c->flags & CUT_LIVE ? c->buffer : page_host(c->m, first),
 	};
 	if (memory_fetch(c->m, first, chunk->npages, e) < 0)
