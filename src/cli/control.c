@@ -224,13 +224,13 @@ static void show_save(json_t *s)
 
 static void show_status(json_t *s)
 {
-	json_t *why = json_object_get(s, "stopped_for"), *v;
+	json_t *why = json_object_get(s, "stopped_for");
 	char memory[24], touched[24], text[32];
 	size_t i;
 
 	printf("name        %s\nstate       %s", text_of(s, "name"), text_of(s, "state"));
-	json_array_foreach(why, i, v)
-		printf("%s%s", i ? ", " : " (for ", json_string_value(v));
+	for (i = 0; i < json_array_size(why); i++)
+		printf("%s%s", i ? ", " : " (for ", json_string_value(json_array_get(why, i)));
 	printf("%s\npid         %lld\nuuid        %s\n", json_array_size(why) ? ")" : "",
 	       (long long)integer_of(s, "pid"), text_of(s, "uuid"));
 	printf("cpus        %lld, %s, on %s\n", (long long)integer_of(s, "cpus"),
