@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
 #include "boot/demo.h"
 #include "boot/fwcfg.h"
@@ -93,6 +94,23 @@ static int open_demo(struct boot_image *b, struct skep_error *e)
 	return boot_file_borrow(&b->kernel, "boot.demo", "the demonstration guest", image, size, e);
 }
 
+/*
+ * A restored machine comes here when it resets, in the midst of its run, and by a name that may come
+ * from the snapshot: a pipe has given its bytes to the machine's first life, and one that nobody
+ * writes to would stop this one for good.
+ */
+static int open_file(struct vm *vm, struct boot_file *f, const char *key, const char *path,
+		     struct skep_error *e)
+{
+	struct stat st;
+
+	if (vm->restored && stat(path, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))
+		return skep_fail(e, EINVAL, "%s: '%s' is not a regular file, and a machine that was "
+				 "restored starts again from nothing else: give one with -o %s=FILE", key,
+				 path, key);
+	return boot_file_open(f, key, path, vm->memory.size, e);
+}
+
 /* The kernel; b->kernel.path stays NULL if there is none. */
 static int open_kernel(struct vm *vm, struct boot_image *b, struct skep_error *e)
 {
@@ -105,7 +123,7 @@ static int open_kernel(struct vm *vm, struct boot_image *b, struct skep_error *e
 				 "both start: leave one out", kernel);
 	if (demo)
 		return open_demo(b, e);
-	return kernel ? boot_file_open(&b->kernel, "boot.kernel", kernel, vm->memory.size, e) : 0;
+	return kernel ? open_file(vm, &b->kernel, "boot.kernel", kernel, e) : 0;
 }
 
 static int open_files(struct vm *vm, struct boot_image *b, struct skep_error *e)
@@ -124,7 +142,7 @@ static int open_files(struct vm *vm, struct boot_image *b, struct skep_error *e)
 	if (!b->kernel.path)
 		return 0;
 	if (initrd) {
-		r = boot_file_open(&b->initrd, "boot.initrd", initrd, vm->memory.size, e);
+		r = open_file(vm, &b->initrd, "boot.initrd", initrd, e);
 		b->has_initrd = !r;
 	}
 	return r ? r : choose_format(b, e);

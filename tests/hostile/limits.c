@@ -4,8 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <time.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/util.h"
@@ -141,9 +140,58 @@ static void instructions(const struct seed *s)
 	arena_free(&a);
 }
 
+static struct node *setting(struct arena *a, const char *key, const char *value)
+{
+	struct node *n = node_uint(a, 0);
+
+	n->type = NODE_MAP;
+	n->first = node_text(a, "key");
+	n->first->next = node_text(a, key);
+	n->first->next->next = node_text(a, "value");
+	n->first->next->next->next = node_string(a, NODE_BYTES, value, strlen(value));
+	return n;
+}
+
+/* A machine that resets, whose kernel is a pipe that nobody writes to: it ends, and does not wait. */
+static void kernel_is_a_pipe(const struct seed *s)
+{
+	struct arena a = { 0 };
+	struct node *root, *list, *it, **at, *key;
+	struct image_note *n;
+	char path[160];
+	struct image m;
+
+	snprintf(path, sizeof(path), "%s.pipe", s->path);
+	unlink(path);
+	if (mkfifo(path, 0600) < 0)
+		wrong("a pipe", "it cannot be made");
+	image_copy(&m, &s->image);
+	n = find(&m, &a, "machine", &root);
+	it = node_get(node_get(root, "req"), "reset_requested");
+	*it = (struct node){ .type = NODE_SIMPLE, .value = 21, .next = it->next };
+	replace(n, root);
+	n = find(&m, &a, "manifest", &root);
+	list = node_get(node_get(root, "req"), "config");
+	for (at = &list->first; *at; at = &(*at)->next) {
+		key = node_get(*at, "key");
+		if (key->len == 11 && !memcmp(key->data, "boot.kernel", 11)) {
+			it = setting(&a, "boot.kernel", path);
+			it->next = (*at)->next;
+			*at = it;
+		}
+	}
+	replace(n, root);
+	if (load(&m, s->path, NULL) != HOSTILE_ACCEPTED)
+		wrong("a pipe", "the machine was refused");
+	unlink(path);
+	arena_free(&a);
+	image_free(&m);
+}
+
 void limits(const struct seed *zstd)
 {
 	records(zstd);
 	optional_keys(zstd);
 	instructions(zstd);
+	kernel_is_a_pipe(zstd);
 }

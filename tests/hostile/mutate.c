@@ -561,6 +561,7 @@ static void change_config(struct mutation *x)
 		{ "name", "../x" }, { "name", "%(name)" }, { "uuid", "0" }, { "seed", "5" },
 		{ "cpu.model", "skep-v2.1" }, { "cpu.model", "x" }, { "clock.start", "4611686018" },
 		{ "clock.tsc_khz", "1000" }, { "clock.insn_ps", "1000000000" }, { "sockets", "64" },
+		{ "identity", "kvm" }, { "identity", "hyperv" }, { "identity", "none" },
 		{ "x86.triple_fault", "reset" }, { "backend", "kvm" }, { "control", "auto" },
 		{ "memory.wired", "true" }, { "destroy_on_poweroff", "false" }, { "", "" }, { ".", "" },
 	};
@@ -738,7 +739,8 @@ static void change_device_times(struct mutation *x)
 {
 	static const char *const names[] = { "start", "base", "switch_at", "irq_tick", "timer_next",
 		"tsc_deadline", "checked", "timeout_due", "overflows", "offset_s", "count",
-		"initial_count" };
+		"initial_count", "tick", "counter", "comparator", "period", "time", "wall", "tsc_page",
+		"hypercall_page", "assist_page", "tsc_adjust" };
 	const char *name = names[rng_below(x->r, ARRAY_SIZE(names))];
 	struct node *list[NODES_MAX];
 	uint64_t v = any_number(x->r);
