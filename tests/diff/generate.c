@@ -297,6 +297,9 @@ static bool fix_xsave(struct gen *g, struct gen_insn *n)
 	uint64_t mask = rng_below(r, 4);
 	uint8_t legacy[32];
 
+	/* Where an area crosses the 64 KiB of 16-bit addresses, each processor has its own way. */
+	if (n->insn.address_width == 16)
+		return false;
 	if (!gen_pin(g, 0, mask) || !gen_pin(g, GEN_RDX, 0))
 		return false;
 	if (!gen_linear(g, n, &lin) || (lin & 0xfff) + 576 > 0x1000)
