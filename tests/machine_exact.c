@@ -103,12 +103,12 @@ static void run_to(struct machine *m, uint64_t insns)
 {
 	m->vm->stop_point = (struct vm_stop_point){ insns, reached, m };
 	if (m->thread)
-		vm_resume(m->vm, STOP_SAVE);
+		vm_resume(m->vm, STOP_POINT);
 	else
 		pthread_create(&m->thread, NULL, run, m);
 	sem_wait(&m->stands);
 	if (!vm_exiting(m->vm))
-		vm_pause(m->vm, STOP_SAVE);
+		vm_pause(m->vm, STOP_POINT);
 }
 
 static void end(struct machine *m)
