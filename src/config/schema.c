@@ -18,6 +18,7 @@ static const char *const clock_modes[] = { "realtime", "virtual", NULL };
 static const char *const reboot_actions[] = { "exit", "restart", NULL };
 static const char *const triple_fault_actions[] = { "exit", "reset", NULL };
 static const char *const backends[] = { "auto", "soft", "kvm", NULL };
+static const char *const soft_tiers[] = { "auto", "interpreter", "translator", NULL };
 static const char *const cpu_models[] = { "skep-v2.1", NULL };
 static const char *const control_kinds[] = { "auto", "none", NULL };
 static const char *const fwcfg_kinds[] = { "qemu", "bhyve", NULL };
@@ -38,6 +39,9 @@ static const struct config_key vm_keys[] = {
 	  .help = "the hypervisor that CPUID names, with its clocks; none: skep, without any" },
 	{ "backend", CONFIG_CHOICE, .def = "auto", .choices = backends,
 	  .help = "what executes the guest; kvm is not built yet" },
+	{ "soft.tier", CONFIG_CHOICE, .def = "auto", .choices = soft_tiers,
+	  .help = "how the soft processor runs code: interpreter; translator: everything is translated "
+	  "for the host, at once; auto: what runs often" },
 	{ "memory.size", CONFIG_SIZE, .def = "256M", .min = 4 * MiB, .max = 512 * GiB,
 	  .unit = MiB, .help = "guest memory; a bare number counts MiB" },
 	{ "memory.wired", CONFIG_BOOL, .def = "false", .help = "lock guest memory (not built yet)" },

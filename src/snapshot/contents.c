@@ -25,7 +25,7 @@ static bool is_console_path(const char *key)
 enum setting_kind setting_kind(const char *key)
 {
 	static const char *const run[] = {
-		"config.dump", "clock.limit", "input.record", "input.replay", "clone",
+		"config.dump", "clock.limit", "input.record", "input.replay", "clone", "soft.tier",
 	};
 	static const char *const host[] = {
 		"name", "backend", "boot.kernel", "boot.initrd", "boot.demo", "on_reboot",

@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <xmmintrin.h>
 
 #include "cpu/model.h"
@@ -533,6 +534,11 @@ static int soft_create(struct vcpu *v, struct skep_error *e)
 
 	if (!c)
 		return skep_fail(e, ENOMEM, "not enough memory for a processor");
+	if (!strcmp(config_string(config_root(v->vm->config), "soft.tier"), "translator")) {
+		free(c);
+		return skep_fail(e, EOPNOTSUPP, "soft.tier=translator: the translator is not built yet; "
+				 "write auto or interpreter");
+	}
 	if (check_host(e)) {
 		free(c);
 		return -ENOTSUP;
