@@ -530,11 +530,12 @@ static int check_host(struct skep_error *e)
 static int soft_create(struct vcpu *v, struct skep_error *e)
 {
 	const char *name = config_string(config_root(v->vm->config), "cpu.model");
+	const char *tier = config_string(config_root(v->vm->config), "soft.tier");
 	struct soft_cpu *c = aligned_alloc(64, ALIGN_UP(sizeof *c, 64));
 
 	if (!c)
 		return skep_fail(e, ENOMEM, "not enough memory for a processor");
-	if (!strcmp(config_string(config_root(v->vm->config), "soft.tier"), "translator")) {
+	if (tier && !strcmp(tier, "translator")) {
 		free(c);
 		return skep_fail(e, EOPNOTSUPP, "soft.tier=translator: the translator is not built yet; "
 				 "write auto or interpreter");
