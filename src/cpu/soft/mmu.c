@@ -37,6 +37,10 @@ static struct target translate(struct soft_cpu *c, const struct soft_op *op, uin
 	uint64_t tag = lin & ~0xfffull;
 	struct mem_page page;
 
+	if (access == ACCESS_WRITE)
+		SOFT_COUNT(c, tlb_write_misses);
+	else
+		SOFT_COUNT(c, tlb_read_misses);
 	if (unlikely(w.failed))
 		page_fault(c, op, lin, w.fault);
 	page = memory_page(&c->vm->memory, w.phys);
@@ -76,6 +80,7 @@ struct soft_fetch soft_fetch(struct soft_cpu *c, uint64_t lin)
 	if (e->tag != tag) {
 		struct walk w;
 
+		SOFT_COUNT(c, tlb_code_misses);
 		/* Code may run on to the end of the lower half. */
 		if (unlikely(!soft_canonical(lin)))
 			soft_raise_err(c, NULL, EXC_GP, 0);
@@ -111,6 +116,7 @@ static uint64_t mmio_load(struct soft_cpu *c, const struct soft_op *op, uint64_t
 {
 	uint64_t v;
 
+	SOFT_COUNT(c, io_mmio_reads);
 	alone(c, op);
 	if (c->v->lapic && own_apic_page(c, phys)) {
 		device_lock(c->vm);
@@ -124,6 +130,7 @@ static uint64_t mmio_load(struct soft_cpu *c, const struct soft_op *op, uint64_t
 static void mmio_store(struct soft_cpu *c, const struct soft_op *op, uint64_t phys, unsigned size,
 		       uint64_t v)
 {
+	SOFT_COUNT(c, io_mmio_writes);
 	alone(c, op);
 	if (c->v->lapic && own_apic_page(c, phys)) {
 		device_lock(c->vm);

@@ -38,6 +38,7 @@
 
 #include "base/util.h"
 #include "cpu/arch.h"
+#include "cpu/soft/stats.h"
 #include "cpu/vcpu.h"
 #include "vm/irq.h"
 #include "vm/memory.h"
@@ -191,6 +192,8 @@ struct soft_cpu {
 		bool intr_held;		/* a maskable interrupt may wait for IF */
 		uint64_t dr6;		/* DR6 bits of the #DB being raised */
 	} sys;
+
+	struct soft_stats stats;
 
 	/* Save area of the strict floating point wrapper ops. */
 	_Alignas(16) uint8_t fp_save[64];

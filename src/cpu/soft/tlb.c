@@ -271,6 +271,10 @@ void soft_mmu_select(struct soft_cpu *c)
 void soft_tlb_flush(struct soft_cpu *c, bool global_too)
 {
 	if (global_too)
+		SOFT_COUNT(c, tlb_flushes_all);
+	else
+		SOFT_COUNT(c, tlb_flushes);
+	if (global_too)
 		for (unsigned i = 0; i < MMU_SETS; i++)
 			set_clear(c->mmu, &c->mmu->set[i], true);
 	else
@@ -313,10 +317,12 @@ static void set_clear_page(struct soft_cpu *c, struct tlb_set *s, uint64_t lin)
 {
 	unsigned bits;
 
-	if (unlikely(may_be_large(s, lin, &bits)))
-		set_clear_range(c->mmu, s, lin, bits);
-	else
+	if (likely(!may_be_large(s, lin, &bits))) {
 		set_clear_4k(s, lin);
+		return;
+	}
+	SOFT_COUNT(c, tlb_ranges);
+	set_clear_range(c->mmu, s, lin, bits);
 }
 
 /*
@@ -359,6 +365,7 @@ void soft_tlb_drop_page(struct soft_cpu *c, uint64_t lin, bool code)
 
 void soft_tlb_flush_page(struct soft_cpu *c, uint64_t lin)
 {
+	SOFT_COUNT(c, tlb_pages);
 	/* A global translation may stand in every set. */
 	for (unsigned i = 0; i < MMU_SETS; i++)
 		set_clear_page(c, &c->mmu->set[i], lin);
@@ -401,6 +408,7 @@ void soft_tlb_set_cr3(struct soft_cpu *c, uint64_t cr3, bool keep)
 	uint64_t root = cr3 & ~0xfffull;
 	struct tlb_set *victim = NULL;
 
+	SOFT_COUNT(c, tlb_switches);
 	c->s.cr3 = cr3;
 	for (unsigned i = 0; i < MMU_SETS; i++) {
 		struct tlb_set *s = &m->set[i];
@@ -417,6 +425,8 @@ void soft_tlb_set_cr3(struct soft_cpu *c, uint64_t cr3, bool keep)
 			m->cur = s;
 			s->last_use = ++m->uses;
 			s->root = root;
+			if (!keep || other)
+				SOFT_COUNT(c, tlb_flushes);
 			if (!keep || other)
 				set_clear(m, s, other);
 			soft_mmu_select(c);
@@ -459,6 +469,7 @@ void soft_tlb_drop_writes(struct soft_cpu *c, uint64_t phys_page)
 	uintptr_t page = (uintptr_t)memory_page(&c->vm->memory, phys_page).write;
 	uint16_t *hint = &m->write_hint[hint_slot(page)];
 
+	SOFT_COUNT(c, tlb_write_tags);
 	if (!page || *hint == HINT_NOWHERE)
 		return;
 	if (*hint != HINT_ANYWHERE) {

@@ -201,6 +201,7 @@ struct walk soft_walk(struct soft_cpu *c, uint64_t lin, enum access access, unsi
 	if (!(c->s.cr0 & CR0_PG))
 		return (struct walk){ .phys = lin & ~0xfffull & 0xffffffffull,
 				      .writable = true, .user = true, .dirty = true };
+	SOFT_COUNT(c, tlb_walks);
 	soft_tables_walk(c);
 	if (c->s.cr4 & CR4_PAE)
 		return walk64(c, lin, access, context);
