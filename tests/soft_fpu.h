@@ -256,6 +256,7 @@ static void cpu_create(void)
 		tlb[i].rtag = tlb[i].wtag = (uint64_t)i << 12 ^ 0x1000;	/* nobody's */
 	tlb[LIN >> 12 & (TLB_SIZE - 1)] = (struct tlb_entry){
 		.rtag = LIN, .wtag = LIN, .addend = (uintptr_t)guest_page - LIN,
+		.page = (uintptr_t)guest_page,
 	};
 	cpu->tlb = tlb;
 	cpu->mode = MODE_CS64 | MODE_PE | MODE_LMA | MODE_FLAT;

@@ -28,6 +28,7 @@ int cli_restore(int argc, char **argv, const struct cli_start *start);
 int cli_save(int argc, char **argv, const struct cli_start *start);
 int cli_clone(int argc, char **argv, const struct cli_start *start);
 int cli_list(int argc, char **argv, const struct cli_start *start);
+int cli_stats(int argc, char **argv, const struct cli_start *start);
 int cli_status(int argc, char **argv, const struct cli_start *start);
 int cli_pause(int argc, char **argv, const struct cli_start *start);	/* and resume */
 int cli_stop(int argc, char **argv, const struct cli_start *start);

@@ -1,4 +1,4 @@
-/* The commands that talk to running machines: list, status, pause, resume, stop, ctl. */
+/* The commands that talk to running machines: list, status, stats, pause, resume, stop, ctl. */
 #include "cli/control.h"
 
 #include <errno.h>
@@ -263,6 +263,54 @@ int cli_status(int argc, char **argv, const struct cli_start *start)
 	else if (status)
 		show_status(status);
 	json_decref(status);
+	return finish(&e);
+}
+
+/* ---- stats --------------------------------------------------------------------- */
+
+static const char stats_help[] =
+	"usage: skep stats [--json] NAME\n"
+	"\n"
+	"Shows what the processors of the running machine NAME have counted since it started:\n"
+	"exceptions, interrupts, TLB misses, blocks of code, and what is not zero besides.  --json\n"
+	"gives the zeroes, too.\n";
+
+static void show_stats(json_t *s)
+{
+	json_t *cpu, *section, *value;
+	const char *title, *name;
+	size_t i;
+
+	printf("instructions  %lld\n", (long long)integer_of(s, "insns"));
+	json_array_foreach(json_object_get(s, "vcpus"), i, cpu) {
+		printf("\nvcpu %zu\n", i);
+		json_object_foreach(cpu, title, section)
+			json_object_foreach(section, name, value)
+				if (json_integer_value(value))
+					printf("  %-12s %-18s %14lld\n", title, name,
+					       (long long)json_integer_value(value));
+	}
+}
+
+int cli_stats(int argc, char **argv, const struct cli_start *start)
+{
+	static const struct option options[] = { { "json", no_argument, NULL, 'j' },
+						 { "help", no_argument, NULL, 'h' }, { 0 } };
+	struct skep_error e = { "" };
+	bool json = false;
+	const char *name;
+	json_t *stats;
+	int ret = control_options(argc, argv, stats_help, options, apply_flag, &json, &e);
+
+	if (ret)
+		return ret > 0 ? 0 : finish(&e);
+	name = take_name(argc, argv, &e);
+	stats = name ? call(name, "stats", NULL, &e) : NULL;
+	if (stats && json)
+		print_json(stats);
+	else if (stats)
+		show_stats(stats);
+	json_decref(stats);
 	return finish(&e);
 }
 

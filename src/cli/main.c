@@ -40,6 +40,7 @@ static const struct command commands[] = {
 	{ "clone", cli_clone, "start several machines from one file" },
 	{ "list", cli_list, "show the machines that run" },
 	{ "status", cli_status, "tell how a running machine is" },
+	{ "stats", cli_stats, "show what a running machine counts" },
 	{ "pause", cli_pause, "make a running machine stand" },
 	{ "resume", cli_pause, "let it go on" },
 	{ "stop", cli_stop, "press a machine's power button, reset or end it" },

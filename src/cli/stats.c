@@ -4,6 +4,7 @@
 #include <time.h>
 
 #include "cli/cli.h"
+#include "control/stats.h"
 #include "vm/vm.h"
 
 int64_t cli_monotonic_ns(void)
@@ -29,6 +30,16 @@ static void number(FILE *out, const char *name, int64_t v)
 		fprintf(out, ",\n \"%s\": %" PRId64, name, v);
 }
 
+/* The counters of the processors, which skep stats shows while it runs. */
+static void processors(FILE *out, struct vm *vm)
+{
+	json_t *all = control_stats(vm);
+
+	fprintf(out, ",\n \"vcpus\": ");
+	json_dumpf(json_object_get(all, "vcpus"), out, JSON_COMPACT | JSON_ENCODE_ANY);
+	json_decref(all);
+}
+
 void stats_write(FILE *out, struct vm *vm, const struct run_stats *s)
 {
 	struct rusage u = { 0 };
@@ -49,5 +60,6 @@ void stats_write(FILE *out, struct vm *vm, const struct run_stats *s)
 	number(out, "ram_touched_bytes", touched);
 	number(out, "peak_rss_bytes", peak);
 	number(out, "own_rss_bytes", MAX(peak - touched, (int64_t)0));
+	processors(out, vm);
 	fputs("}\n", out);
 }

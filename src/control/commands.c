@@ -6,6 +6,7 @@
 
 #include "config/nearest.h"
 #include "control/internal.h"
+#include "control/stats.h"
 #include "skep/version.h"
 #include "vm/vm.h"
 
@@ -136,6 +137,13 @@ static int run_status(struct connection *n, json_t *args, json_t *id, json_t **r
 	return *ret ? 0 : skep_fail(e, ENOMEM, "no memory for the status");
 }
 
+static int run_stats(struct connection *n, json_t *args, json_t *id, json_t **ret,
+		     struct skep_error *e)
+{
+	*ret = control_stats(n->control->vm);
+	return *ret ? 0 : skep_fail(e, ENOMEM, "no memory for the counters");
+}
+
 /* ---- Pause, resume, stop ------------------------------------------------ */
 
 static json_t *changed(struct control *c, bool was, bool is)
@@ -215,6 +223,7 @@ static int run_help(struct connection *n, json_t *args, json_t *id, json_t **ret
 
 static const struct command commands[] = {
 	{ "status", { { NULL } }, "how the machine is", run_status },
+	{ "stats", { { NULL } }, "what it counts about itself", run_stats },
 	{ "pause", { { NULL } }, "the machine stands until resume", run_pause },
 	{ "resume", { { NULL } }, "the machine goes on", run_resume },
 	{ "stop", { { "mode", JSON_STRING } }, "powerbutton (default), poweroff or reset", run_stop },

@@ -69,6 +69,12 @@ struct vcpu_ops {
 	int (*set_state)(struct vcpu *v, const struct cpu_arch_state *s, struct skep_error *e);
 	/* Guest-physical [gpa, gpa+len) was written by someone else: drop code. Any thread. */
 	void (*invalidate_code)(struct vcpu *v, uint64_t gpa, uint64_t len);
+	/*
+	 * Tells each of its counters, those of one section together; the names are constants.
+	 * Any thread, whether it runs or not.
+	 */
+	void (*stats)(struct vcpu *v, void (*tell)(void *opaque, const char *section,
+						   const char *name, uint64_t value), void *opaque);
 };
 
 extern const struct vcpu_ops vcpu_soft_ops;

@@ -258,11 +258,31 @@ def status_fields():
         out = json.loads(command("list", "--json")[1])
         assert [x["name"] for x in out] == ["web"]
         says(0, ["save-commit"], "ctl", "web", "help")
-        for argv in [["list"], ["status"], ["pause"], ["resume"], ["stop"], ["ctl"]]:
+        for argv in [["list"], ["status"], ["stats"], ["pause"], ["resume"], ["stop"], ["ctl"]]:
             says(0, ["usage: skep"], *argv, "--help")
             says(ERROR, ["no option --nonsense"], *argv, "--nonsense")
             if argv != ["list"]:
                 says(ERROR, ["want"], *argv)
+
+
+def counters():
+    with spin():
+        first = json.loads(command("stats", "--json", "web")[1])
+        one = first["vcpus"][0]
+        assert len(first["vcpus"]) == 1 and one["code"]["blocks"] > 0 and one["translator"]
+        assert one["interrupts"]["nmi"] == 0
+        says(0, ["vcpu 0", "blocks"], "stats", "web")
+        assert " nmi " not in command("stats", "web")[1]
+        # They only ever rise.
+        second = json.loads(command("stats", "--json", "web")[1])
+        for section, values in one.items():
+            for name, n in values.items():
+                assert second["vcpus"][0][section][name] >= n, (section, name)
+        assert second["insns"] >= first["insns"]
+    stats = os.path.join(scratch(), "counters.json")
+    with spin("--stats", stats):
+        pass
+    assert json.loads(open(stats).read())["vcpus"][0]["code"]["blocks"] > 0
 
 
 def pause_and_resume():
@@ -654,7 +674,7 @@ def end_during_save():
 
 if __name__ == "__main__":
     run(two_of_a_name, stale_socket, one_of_many, files_go_with_the_machine, odd_names,
-        long_directory, unknown_name, permissions, bad_directories, no_socket, status_fields,
+        long_directory, unknown_name, permissions, bad_directories, no_socket, status_fields, counters,
         pause_and_resume, stop_modes, power_button, events, bhyvectl, garbage, long_lines,
         byte_by_byte, half_closed, hundred_connections, gone_in_the_middle, stuck_clients,
         stuck_at_the_end, stopped_machine, save_by_hand, save_and_leave, save_overlaps_pause,

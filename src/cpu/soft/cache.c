@@ -80,6 +80,7 @@ void soft_cache_flush(struct soft_cpu *c)
 {
 	struct soft_cache *k = c->cache;
 
+	SOFT_COUNT(c, code_flushes);
 	memset(k->hash, 0, sizeof k->hash);
 	memset(k->page_hash, 0, sizeof k->page_hash);
 	memset(c->jumps, 0, JUMP_ENTRIES * sizeof *c->jumps);
@@ -196,6 +197,7 @@ void soft_code_written(struct soft_cpu *c, uint64_t phys, uint64_t len)
 
 			if (b->dead || (b_from <= to && from <= b_to)) {
 				*at = *next_in_page(b, page);
+				SOFT_COUNT(c, code_killed);
 				block_kill(c->cache, b);
 			} else {
 				left |= granule_mask(b_from, b_to);
@@ -232,6 +234,7 @@ const struct soft_op *soft_cache_find(struct soft_cpu *c)
 	unsigned off, ninsns, nbytes, nops;
 	uint8_t joined[32];
 
+	SOFT_COUNT(c, code_lookups);
 	off = lin & 0xfff;
 	next_lin = soft_fetch_lin(c, c->rip + 4096 - off);
 	fetch = soft_fetch(c, lin);
@@ -280,6 +283,8 @@ const struct soft_op *soft_cache_find(struct soft_cpu *c)
 		if (off + nbytes <= 4096)
 			return NULL;	/* no instruction after all: #UD or #GP */
 	}
+	SOFT_COUNT(c, code_blocks);
+	SOFT_COUNT_N(c, code_instructions, ninsns);
 	b = &k->blocks[k->nblocks++];
 	*b = (struct block){ .phys = phys, .phys2 = phys2, .mode = mode, .nops = (uint16_t)nops,
 			     .nbytes = (uint16_t)nbytes, .ops = ops,

@@ -157,6 +157,7 @@ void soft_sync_clock(struct soft_cpu *c, const struct soft_op *op)
 /* Gives the processor a new number of instructions to run. */
 static void give_budget(struct soft_cpu *c)
 {
+	SOFT_COUNT(c, run_budget);
 	c->insns_base = soft_insns(c, NULL);
 	atomic_store_explicit(&c->vm->clock.insns, c->insns_base, memory_order_relaxed);
 	if (c->vm->clock.mode == CLOCK_MODE_VIRTUAL) {
@@ -312,6 +313,7 @@ static void run_alone(struct soft_cpu *c)
 	struct soft_op ops[BLOCK_MAX_OPS];
 	int64_t rest;
 
+	SOFT_COUNT(c, run_alone);
 	decode_alone(c, ops);
 	/* No budget but for this one: every block head leaves, a REP does one round. */
 	rest = c->budget - 1;
@@ -340,6 +342,7 @@ static bool wait_halted(struct soft_cpu *c)
 		if (virtual_idle(c->vm))
 			return true;
 	}
+	SOFT_COUNT(c, run_halts);
 	vcpu_wait(c->v);
 	return true;
 }
@@ -351,6 +354,7 @@ static bool serve_requests(struct soft_cpu *c, enum vcpu_exit *why)
 	uint32_t mine = VCPU_REQ_TLB | VCPU_REQ_CODE | VCPU_REQ_EVENT | VCPU_REQ_STOP;
 	uint32_t r;
 
+	SOFT_COUNT(c, run_requests);
 	/* Cleared before looking, so that a later kick is seen. */
 	atomic_store(&c->kick, 0);
 	r = atomic_fetch_and(&v->requests, ~mine);
@@ -441,6 +445,7 @@ execute:
 				c->exc_raised = true;
 				continue;
 			}
+			SOFT_COUNT(c, run_shadows);
 			/* The shadow covers this instruction, which may cast its own. */
 			c->s.sti_shadow = c->s.ss_shadow = 0;
 			c->step_once = false;
@@ -450,6 +455,7 @@ execute:
 			continue;
 		}
 
+		SOFT_COUNT(c, run_rounds);
 		head = soft_jump_find(c, c->rip);
 		if (!head)
 			head = soft_cache_find(c);
@@ -530,11 +536,12 @@ static int check_host(struct skep_error *e)
 static int soft_create(struct vcpu *v, struct skep_error *e)
 {
 	const char *name = config_string(config_root(v->vm->config), "cpu.model");
+	const char *tier = config_string(config_root(v->vm->config), "soft.tier");
 	struct soft_cpu *c = aligned_alloc(64, ALIGN_UP(sizeof *c, 64));
 
 	if (!c)
 		return skep_fail(e, ENOMEM, "not enough memory for a processor");
-	if (!strcmp(config_string(config_root(v->vm->config), "soft.tier"), "translator")) {
+	if (tier && !strcmp(tier, "translator")) {
 		free(c);
 		return skep_fail(e, EOPNOTSUPP, "soft.tier=translator: the translator is not built yet; "
 				 "write auto or interpreter");
@@ -661,4 +668,5 @@ const struct vcpu_ops vcpu_soft_ops = {
 	.check_state = soft_ops_check_state,
 	.set_state = soft_ops_set_state,
 	.invalidate_code = soft_invalidate_code,
+	.stats = soft_stats_tell,
 };

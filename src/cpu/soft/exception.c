@@ -309,6 +309,12 @@ bool soft_deliver(struct soft_cpu *c)
 	e.soft = e.kind == EXC_KIND_SOFT ||
 		 (e.kind == EXC_KIND_TRAP && (e.vector == EXC_BP || e.vector == EXC_OF));
 	c->sys.delivering = true;
+	if (e.kind == EXC_KIND_HARD && e.vector != EXC_NMI)
+		SOFT_COUNT(c, interrupts_maskable);
+	else if (e.kind == EXC_KIND_HARD)
+		SOFT_COUNT(c, interrupts_nmi);
+	else if (e.vector < SOFT_VECTORS)
+		SOFT_COUNT(c, exceptions[e.vector]);
 	c->sys.first = (uint8_t)event_class(e.kind, e.vector);
 	c->sys.ext = !e.soft;
 	if (e.vector == EXC_DB && !e.soft && e.kind != EXC_KIND_HARD)

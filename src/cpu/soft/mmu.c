@@ -17,11 +17,6 @@ static _Noreturn void page_fault(struct soft_cpu *c, const struct soft_op *op, u
 	soft_raise_err(c, op, EXC_PF, code);
 }
 
-static unsigned current_context(const struct soft_cpu *c)
-{
-	return (unsigned)((c->tlb - c->mmu->cur->data[0]) / TLB_SIZE);
-}
-
 /* Where an access goes: host memory, or (host NULL) the bus at phys. */
 struct target {
 	uint8_t *host;
@@ -39,10 +34,13 @@ static struct target translate(struct soft_cpu *c, const struct soft_op *op, uin
 {
 	struct walk w = soft_walk(c, lin, access, context);
 	struct target t = { .phys = w.phys | (lin & 0xfff) };
-	struct tlb_entry *e = &c->mmu->cur->data[context][(lin >> 12) & (TLB_SIZE - 1)];
 	uint64_t tag = lin & ~0xfffull;
 	struct mem_page page;
 
+	if (access == ACCESS_WRITE)
+		SOFT_COUNT(c, tlb_write_misses);
+	else
+		SOFT_COUNT(c, tlb_read_misses);
 	if (unlikely(w.failed))
 		page_fault(c, op, lin, w.fault);
 	page = memory_page(&c->vm->memory, w.phys);
@@ -69,11 +67,7 @@ static struct target translate(struct soft_cpu *c, const struct soft_op *op, uin
 			 (PAGE_DIRTY | PAGE_FROZEN | PAGE_CODE | PAGE_TABLE)) == PAGE_DIRTY &&
 			soft_walk_allowed(c, &w, ACCESS_WRITE, context);
 
-	e->rtag = tag;
-	e->wtag = write_ok ? tag : TLB_INVALID(tag);
-	e->addend = (uintptr_t)page.read - tag;
-	e->global = w.global;
-	c->mmu->cur->large[tag >> 63] |= w.large;
+	soft_tlb_fill(c->mmu, context, lin, page.read, &w, write_ok);
 	return t;
 }
 
@@ -86,16 +80,14 @@ struct soft_fetch soft_fetch(struct soft_cpu *c, uint64_t lin)
 	if (e->tag != tag) {
 		struct walk w;
 
+		SOFT_COUNT(c, tlb_code_misses);
 		/* Code may run on to the end of the lower half. */
 		if (unlikely(!soft_canonical(lin)))
 			soft_raise_err(c, NULL, EXC_GP, 0);
 		w = soft_walk(c, lin, ACCESS_EXEC, user ? TLB_USER : TLB_KERNEL);
 		if (w.failed)
 			page_fault(c, NULL, lin, w.fault);
-		e->tag = tag;
-		c->mmu->cur->large[tag >> 63] |= w.large;
-		e->phys = w.phys;
-		e->host = memory_page(&c->vm->memory, w.phys).read;
+		e = soft_tlb_fill_code(c->mmu, tag, &w, memory_page(&c->vm->memory, w.phys).read);
 	}
 	return (struct soft_fetch){ e->phys, e->host };
 }
@@ -124,6 +116,7 @@ static uint64_t mmio_load(struct soft_cpu *c, const struct soft_op *op, uint64_t
 {
 	uint64_t v;
 
+	SOFT_COUNT(c, io_mmio_reads);
 	alone(c, op);
 	if (c->v->lapic && own_apic_page(c, phys)) {
 		device_lock(c->vm);
@@ -137,6 +130,7 @@ static uint64_t mmio_load(struct soft_cpu *c, const struct soft_op *op, uint64_t
 static void mmio_store(struct soft_cpu *c, const struct soft_op *op, uint64_t phys, unsigned size,
 		       uint64_t v)
 {
+	SOFT_COUNT(c, io_mmio_writes);
 	alone(c, op);
 	if (c->v->lapic && own_apic_page(c, phys)) {
 		device_lock(c->vm);
@@ -253,7 +247,7 @@ static void raw_store(struct soft_cpu *c, const struct soft_op *op, uint64_t lin
 
 uint64_t soft_load_slow(struct soft_cpu *c, const struct soft_op *op, uint64_t lin, unsigned size)
 {
-	unsigned context = current_context(c);
+	unsigned context = soft_mmu_context(c);
 	uint64_t v = 0;
 
 	check_linear(c, op, lin, size, false);
@@ -272,7 +266,7 @@ uint64_t soft_load_slow(struct soft_cpu *c, const struct soft_op *op, uint64_t l
 void soft_store_slow(struct soft_cpu *c, const struct soft_op *op, uint64_t lin, unsigned size,
 		     uint64_t v)
 {
-	unsigned context = current_context(c);
+	unsigned context = soft_mmu_context(c);
 
 	check_linear(c, op, lin, size, true);
 	if (likely((lin & 0xfff) + size <= 4096)) {
@@ -296,14 +290,14 @@ void soft_load_bytes(struct soft_cpu *c, const struct soft_op *op, uint64_t lin,
 		     unsigned size)
 {
 	check_linear(c, op, lin, size, false);
-	raw_load(c, op, lin, buf, size, current_context(c));
+	raw_load(c, op, lin, buf, size, soft_mmu_context(c));
 }
 
 void soft_store_bytes(struct soft_cpu *c, const struct soft_op *op, uint64_t lin, const void *buf,
 		      unsigned size)
 {
 	check_linear(c, op, lin, size, true);
-	raw_store(c, op, lin, buf, size, current_context(c));
+	raw_store(c, op, lin, buf, size, soft_mmu_context(c));
 }
 
 static void check_write(struct soft_cpu *c, const struct soft_op *op, uint64_t lin, unsigned size,
@@ -317,7 +311,7 @@ static void check_write(struct soft_cpu *c, const struct soft_op *op, uint64_t l
 void soft_check_write(struct soft_cpu *c, const struct soft_op *op, uint64_t lin, unsigned size)
 {
 	check_linear(c, op, lin, size, true);
-	check_write(c, op, lin, size, current_context(c));
+	check_write(c, op, lin, size, soft_mmu_context(c));
 }
 
 void *soft_rmw_slow(struct soft_cpu *c, const struct soft_op *op, uint64_t lin, unsigned size)
@@ -335,7 +329,7 @@ void *soft_bulk_slow(struct soft_cpu *c, const struct soft_op *op, uint64_t lin,
 	if (c->alignment_check || c->stepping)
 		return NULL;
 	check_linear(c, op, lin, size, write);
-	t = translate(c, op, lin, write ? ACCESS_WRITE : ACCESS_READ, current_context(c));
+	t = translate(c, op, lin, write ? ACCESS_WRITE : ACCESS_READ, soft_mmu_context(c));
 	return t.watched ? NULL : t.host;
 }
 

@@ -38,6 +38,7 @@
 
 #include "base/util.h"
 #include "cpu/arch.h"
+#include "cpu/soft/stats.h"
 #include "cpu/vcpu.h"
 #include "vm/irq.h"
 #include "vm/memory.h"
@@ -106,17 +107,19 @@ struct soft_op {
  * TLB.  tag is the page's linear address, or that of a page which another entry
  * serves (TLB_INVALID), so that no address at all matches it here; one compare
  * (lin - tag <= 4096 - size) covers a miss and a page crossing.  host = lin +
- * addend.  A write tag is present only while the page is dirty already, holds
- * no code and may be written by this privilege.
+ * addend; page is the host address of the page that the tags which are valid name,
+ * so that lin - tag + page is the same: code that has the difference at hand needs
+ * no second copy of lin.  A write tag is present only while the page is dirty
+ * already, holds no code and may be written by this privilege.
  */
-#define TLB_BITS	10
+#define TLB_BITS	12
 #define TLB_SIZE	(1u << TLB_BITS)
 #define TLB_INVALID(lin) (((lin) & ~0xfffull) ^ 0x1000)	/* for the entry of lin */
 
 struct tlb_entry {
 	uint64_t rtag, wtag;
 	uintptr_t addend;
-	uint32_t global, pad;
+	uintptr_t page;
 };
 
 /* Access contexts, each with its own TLB. */
@@ -189,6 +192,8 @@ struct soft_cpu {
 		bool intr_held;		/* a maskable interrupt may wait for IF */
 		uint64_t dr6;		/* DR6 bits of the #DB being raised */
 	} sys;
+
+	struct soft_stats stats;
 
 	/* Save area of the strict floating point wrapper ops. */
 	_Alignas(16) uint8_t fp_save[64];

@@ -2,54 +2,246 @@
  * TLB upkeep: what drops translations.  SDM vol. 3, 4.10.
  */
 #include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
 
 #include "cpu/soft/tlb.h"
 #include "vm/vm.h"
 
+/* ---- Filling ------------------------------------------------------------ */
+
+static unsigned mega_bit(uint64_t lin)
+{
+	uint64_t n = lin >> 21;
+
+	return (unsigned)(n ^ n >> 10 ^ n >> 18) & 1023;
+}
+
+static unsigned giga_bit(uint64_t lin)
+{
+	uint64_t n = lin >> 30;
+
+	return (unsigned)(n ^ n >> 6 ^ n >> 12) & 63;
+}
+
+static void note_large(struct tlb_set *s, uint64_t lin, const struct walk *w)
+{
+	struct tlb_large *l = &s->large[w->global];
+
+	if (w->shift == 30)
+		l->giga |= BIT(giga_bit(lin));
+	if (w->shift == 21 || w->shift == 22)
+		l->mega[mega_bit(lin) / 64] |= BIT(mega_bit(lin) % 64);
+	if (w->shift == 22)	/* INVLPG may name the other half */
+		l->mega[mega_bit(lin ^ BIT(21)) / 64] |= BIT(mega_bit(lin ^ BIT(21)) % 64);
+}
+
+static unsigned hint_slot(uintptr_t host)
+{
+	return (unsigned)(host >> 12 ^ host >> 24) & (WRITE_HINTS - 1);
+}
+
+static bool has_write_tag(const struct tlb_entry *t, unsigned n)
+{
+	return ((t->wtag >> 12) & (TLB_SIZE - 1)) == n;
+}
+
+/* Entry at, counted over sets and contexts. */
+static struct tlb_entry *entry_at(struct soft_mmu *m, unsigned at)
+{
+	unsigned x = at / TLB_SIZE;
+
+	return &m->set[x / TLB_CONTEXTS].data[x % TLB_CONTEXTS].at[at % TLB_SIZE];
+}
+
+/* Entry at has a write tag for this host page now. */
+static void note_write(struct soft_mmu *m, uintptr_t host, unsigned at)
+{
+	unsigned slot = hint_slot(host);
+	uint16_t *hint = &m->write_hint[slot];
+
+	_Static_assert(MMU_SETS * TLB_CONTEXTS * TLB_SIZE < HINT_ANYWHERE, "a hint has 16 bits");
+	if (*hint != HINT_NOWHERE && *hint != HINT_ANYWHERE && *hint != at + 1) {
+		unsigned old = *hint - 1u;
+		const struct tlb_entry *t = entry_at(m, old);
+
+		if (has_write_tag(t, old % TLB_SIZE) && hint_slot(t->page) == slot) {
+			*hint = HINT_ANYWHERE;
+			return;
+		}
+	}
+	if (*hint != HINT_ANYWHERE)
+		*hint = (uint16_t)(at + 1);
+}
+
+void soft_tlb_fill(struct soft_mmu *m, unsigned context, uint64_t lin, uint8_t *host,
+		   const struct walk *w, bool writable)
+{
+	struct tlb_context *t = &m->cur->data[context];
+	unsigned n = (lin >> 12) & (TLB_SIZE - 1);
+	uint64_t tag = lin & ~0xfffull;
+
+	t->at[n] = (struct tlb_entry){
+		.rtag = tag, .wtag = writable ? tag : TLB_INVALID(tag),
+		.addend = (uintptr_t)host - tag, .page = (uintptr_t)host,
+	};
+	t->filled[w->global][n / 64] |= BIT(n % 64);
+	t->filled[!w->global][n / 64] &= ~BIT(n % 64);
+	t->any[w->global] = true;
+	if (unlikely(w->shift > 12))
+		note_large(m->cur, lin, w);
+	if (writable)
+		note_write(m, (uintptr_t)host,
+			   ((unsigned)(m->cur - m->set) * TLB_CONTEXTS + context) * TLB_SIZE + n);
+}
+
+struct code_tlb_entry *soft_tlb_fill_code(struct soft_mmu *m, uint64_t tag, const struct walk *w,
+					  const uint8_t *host)
+{
+	struct tlb_set *s = m->cur;
+	unsigned n = (tag >> 12) & (CODE_TLB_SIZE - 1);
+
+	s->code[n] = (struct code_tlb_entry){ .tag = tag, .phys = w->phys, .host = host };
+	s->code_filled[w->global][n / 64] |= BIT(n % 64);
+	s->code_filled[!w->global][n / 64] &= ~BIT(n % 64);
+	if (w->shift > 12)
+		note_large(s, tag, w);
+	return &s->code[n];
+}
+
+/* ---- Dropping ----------------------------------------------------------- */
+
+static void entry_clear(struct tlb_entry *t, unsigned n)
+{
+	t->rtag = t->wtag = TLB_INVALID((uint64_t)n << 12);
+}
+
+static void context_clear(struct tlb_context *t, bool global)
+{
+	if (!t->any[global])
+		return;
+	t->any[global] = false;
+	for (unsigned i = 0; i < TLB_WORDS(TLB_SIZE); i++) {
+		for (uint64_t w = t->filled[global][i]; w; w &= w - 1) {
+			unsigned n = i * 64 + (unsigned)__builtin_ctzll(w);
+
+			entry_clear(&t->at[n], n);
+		}
+		t->filled[global][i] = 0;
+	}
+}
+
+static void code_clear(struct tlb_set *s, bool global)
+{
+	for (unsigned i = 0; i < TLB_WORDS(CODE_TLB_SIZE); i++) {
+		for (uint64_t w = s->code_filled[global][i]; w; w &= w - 1)
+			s->code[i * 64 + (unsigned)__builtin_ctzll(w)].tag = CODE_INVALID;
+		s->code_filled[global][i] = 0;
+	}
+}
+
 static void set_clear(struct soft_mmu *m, struct tlb_set *s, bool global_too)
 {
-	for (unsigned x = 0; x < TLB_CONTEXTS; x++)
-		for (unsigned i = 0; i < TLB_SIZE; i++) {
-			struct tlb_entry *t = &s->data[x][i];
-
-			if (global_too || !t->global)
-				t->rtag = t->wtag = TLB_INVALID((uint64_t)i << 12);
-		}
-	for (unsigned i = 0; i < CODE_TLB_SIZE; i++)
-		s->code[i].tag = CODE_INVALID;
-	if (global_too)
-		s->large[0] = s->large[1] = false;
+	for (unsigned global = 0; global <= global_too; global++) {
+		for (unsigned x = 0; x < TLB_CONTEXTS; x++)
+			context_clear(&s->data[x], global);
+		code_clear(s, global);
+		memset(&s->large[global], 0, sizeof s->large[global]);
+	}
 	s->epoch = ++m->epochs;
 }
 
-/* What translates [lin, lin + 2^bits), by pieces of 4 KiB. */
+/* What translates [lin, lin + 2^bits) of the entries that a map names; bits is 12 or more. */
+struct range {
+	uint64_t lin;
+	unsigned bits;
+	unsigned first, last;	/* words of the map */
+	uint64_t mask;		/* of each of them */
+};
+
+/* Neighbouring pages have neighbouring entries. */
+static struct range range_of(uint64_t lin, unsigned bits, unsigned entries)
+{
+	struct range r = { .lin = lin, .bits = bits, .last = entries / 64 - 1, .mask = ~0ull };
+	unsigned n = (lin >> 12) & (entries - 1) & ~(unsigned)(BIT(MIN(bits, 43u) - 12) - 1);
+
+	if (BIT(bits - 12) >= entries)
+		return r;
+	r.first = n / 64;
+	if (bits < 18) {
+		r.last = r.first;
+		r.mask = (BIT(BIT(bits - 12)) - 1) << n % 64;
+	} else {
+		r.last = r.first + (unsigned)BIT(bits - 18) - 1;
+	}
+	return r;
+}
+
+static bool in_range(const struct range *r, uint64_t tag)
+{
+	return (tag ^ r->lin) >> r->bits == 0;
+}
+
+static void context_clear_range(struct tlb_context *t, bool global, const struct range *r)
+{
+	for (unsigned i = r->first; t->any[global] && i <= r->last; i++)
+		for (uint64_t w = t->filled[global][i] & r->mask; w; w &= w - 1) {
+			unsigned n = i * 64 + (unsigned)__builtin_ctzll(w);
+
+			if (in_range(r, t->at[n].rtag)) {
+				entry_clear(&t->at[n], n);
+				t->filled[global][i] &= ~(w & -w);
+			}
+		}
+}
+
+static void code_clear_range(struct tlb_set *s, bool global, const struct range *r)
+{
+	for (unsigned i = r->first; i <= r->last; i++)
+		for (uint64_t w = s->code_filled[global][i] & r->mask; w; w &= w - 1) {
+			unsigned n = i * 64 + (unsigned)__builtin_ctzll(w);
+
+			if (in_range(r, s->code[n].tag)) {
+				s->code[n].tag = CODE_INVALID;
+				s->code_filled[global][i] &= ~(w & -w);
+			}
+		}
+}
+
 static void set_clear_range(struct soft_mmu *m, struct tlb_set *s, uint64_t lin, unsigned bits)
 {
-	for (unsigned x = 0; x < TLB_CONTEXTS; x++)
-		for (unsigned i = 0; i < TLB_SIZE; i++) {
-			struct tlb_entry *t = &s->data[x][i];
+	struct range data = range_of(lin, bits, TLB_SIZE);
+	struct range code = range_of(lin, bits, CODE_TLB_SIZE);
 
-			if ((t->rtag ^ lin) >> bits == 0 || (t->wtag ^ lin) >> bits == 0)
-				t->rtag = t->wtag = TLB_INVALID((uint64_t)i << 12);
-		}
-	for (unsigned i = 0; i < CODE_TLB_SIZE; i++)
-		if ((s->code[i].tag ^ lin) >> bits == 0)
-			s->code[i].tag = CODE_INVALID;
+	for (unsigned global = 0; global < 2; global++) {
+		for (unsigned x = 0; x < TLB_CONTEXTS; x++)
+			context_clear_range(&s->data[x], global, &data);
+		code_clear_range(s, global, &code);
+	}
 	s->epoch = ++m->epochs;
 }
+
+/* ---- Making and choosing ------------------------------------------------ */
 
 struct soft_mmu *soft_mmu_create(bool exact)
 {
-	struct soft_mmu *m = calloc(1, sizeof *m);
+	/* Much of it is never touched: pages of zeroes are entries that match nothing, but for two. */
+	struct soft_mmu *m = mmap(NULL, sizeof *m, PROT_READ | PROT_WRITE,
+				  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
-	if (m && exact)
-		m->tables = soft_tables_create();
-	if (!m || (exact && !m->tables)) {
-		free(m);
+	if (m == MAP_FAILED)
+		return NULL;
+	m->tables = exact ? soft_tables_create() : NULL;
+	if (exact && !m->tables) {
+		soft_mmu_destroy(m);
 		return NULL;
 	}
-	for (unsigned i = 0; i < MMU_SETS; i++)
-		set_clear(m, &m->set[i], true);
+	for (unsigned i = 0; i < MMU_SETS; i++) {
+		for (unsigned x = 0; x < TLB_CONTEXTS; x++)
+			entry_clear(&m->set[i].data[x].at[0], 0);
+		m->set[i].code[0].tag = CODE_INVALID;
+		m->set[i].epoch = ++m->epochs;
+	}
 	m->cur = &m->set[0];
 	m->cur->used = true;
 	return m;
@@ -57,22 +249,31 @@ struct soft_mmu *soft_mmu_create(bool exact)
 
 void soft_mmu_destroy(struct soft_mmu *m)
 {
-	if (m)
-		free(m->tables);
-	free(m);
+	if (!m)
+		return;
+	free(m->tables);
+	munmap(m, sizeof *m);
+}
+
+unsigned soft_mmu_context(const struct soft_cpu *c)
+{
+	return c->mode & MODE_USER ? TLB_USER : c->mode & MODE_AC ? TLB_KERNEL_AC : TLB_KERNEL;
 }
 
 void soft_mmu_select(struct soft_cpu *c)
 {
-	unsigned context = c->mode & MODE_USER ? TLB_USER :
-			   c->mode & MODE_AC ? TLB_KERNEL_AC : TLB_KERNEL;
-
-	c->tlb = c->mmu->cur->data[context];
+	c->tlb = c->mmu->cur->data[soft_mmu_context(c)].at;
 	c->jump_key = c->mmu->cur->epoch << 16 | c->mode;
 }
 
+/* ---- What the processor asks for ---------------------------------------- */
+
 void soft_tlb_flush(struct soft_cpu *c, bool global_too)
 {
+	if (global_too)
+		SOFT_COUNT(c, tlb_flushes_all);
+	else
+		SOFT_COUNT(c, tlb_flushes);
 	if (global_too)
 		for (unsigned i = 0; i < MMU_SETS; i++)
 			set_clear(c->mmu, &c->mmu->set[i], true);
@@ -86,24 +287,42 @@ static void set_clear_4k(struct tlb_set *s, uint64_t lin)
 	uint64_t page = lin & ~0xfffull;
 
 	for (unsigned x = 0; x < TLB_CONTEXTS; x++) {
-		struct tlb_entry *t = &s->data[x][(lin >> 12) & (TLB_SIZE - 1)];
+		unsigned n = (lin >> 12) & (TLB_SIZE - 1);
+		struct tlb_entry *t = &s->data[x].at[n];
 
-		if (t->rtag == page || t->wtag == page)
-			t->rtag = t->wtag = TLB_INVALID(lin);
+		if (t->rtag == page)
+			entry_clear(t, n);
 	}
 	s->code[(lin >> 12) & (CODE_TLB_SIZE - 1)].tag = CODE_INVALID;
 }
 
+static bool may_be_large(const struct tlb_set *s, uint64_t lin, unsigned *bits)
+{
+	unsigned mega = mega_bit(lin);
+
+	for (unsigned global = 0; global < 2; global++)
+		if (s->large[global].giga & BIT(giga_bit(lin))) {
+			*bits = 30;
+			return true;
+		}
+	*bits = 22;
+	return (s->large[0].mega[mega / 64] | s->large[1].mega[mega / 64]) & BIT(mega % 64);
+}
+
 /*
  * SDM vol. 3, 4.10.4.1: INVLPG drops a large page whole, and here it stands in
- * pieces of 4 KiB.  Its size is not known any more: all of the gigabyte goes.
+ * pieces of 4 KiB.  Its size is not known any more: all that it could cover goes.
  */
 static void set_clear_page(struct soft_cpu *c, struct tlb_set *s, uint64_t lin)
 {
-	if (s->large[lin >> 63])
-		set_clear_range(c->mmu, s, lin, 30);
-	else
+	unsigned bits;
+
+	if (likely(!may_be_large(s, lin, &bits))) {
 		set_clear_4k(s, lin);
+		return;
+	}
+	SOFT_COUNT(c, tlb_ranges);
+	set_clear_range(c->mmu, s, lin, bits);
 }
 
 /*
@@ -146,6 +365,7 @@ void soft_tlb_drop_page(struct soft_cpu *c, uint64_t lin, bool code)
 
 void soft_tlb_flush_page(struct soft_cpu *c, uint64_t lin)
 {
+	SOFT_COUNT(c, tlb_pages);
 	/* A global translation may stand in every set. */
 	for (unsigned i = 0; i < MMU_SETS; i++)
 		set_clear_page(c, &c->mmu->set[i], lin);
@@ -188,6 +408,7 @@ void soft_tlb_set_cr3(struct soft_cpu *c, uint64_t cr3, bool keep)
 	uint64_t root = cr3 & ~0xfffull;
 	struct tlb_set *victim = NULL;
 
+	SOFT_COUNT(c, tlb_switches);
 	c->s.cr3 = cr3;
 	for (unsigned i = 0; i < MMU_SETS; i++) {
 		struct tlb_set *s = &m->set[i];
@@ -205,6 +426,8 @@ void soft_tlb_set_cr3(struct soft_cpu *c, uint64_t cr3, bool keep)
 			s->last_use = ++m->uses;
 			s->root = root;
 			if (!keep || other)
+				SOFT_COUNT(c, tlb_flushes);
+			if (!keep || other)
 				set_clear(m, s, other);
 			soft_mmu_select(c);
 			return;
@@ -221,19 +444,50 @@ void soft_tlb_set_cr3(struct soft_cpu *c, uint64_t cr3, bool keep)
 	soft_mmu_select(c);
 }
 
+/* Takes the write tags of a host page from a context, and notes who else has some in its slot. */
+static void context_drop_writes(struct soft_mmu *m, unsigned x, uintptr_t page)
+{
+	struct tlb_context *t = &m->set[x / TLB_CONTEXTS].data[x % TLB_CONTEXTS];
+
+	for (unsigned i = 0; i < TLB_WORDS(TLB_SIZE); i++)
+		for (uint64_t w = t->filled[0][i] | t->filled[1][i]; w; w &= w - 1) {
+			unsigned n = i * 64 + (unsigned)__builtin_ctzll(w);
+			struct tlb_entry *e = &t->at[n];
+
+			if (!has_write_tag(e, n) || hint_slot(e->page) != hint_slot(page))
+				continue;
+			if (e->page == page)
+				e->wtag = TLB_INVALID(e->wtag);
+			else
+				note_write(m, e->page, x * TLB_SIZE + n);
+		}
+}
+
 void soft_tlb_drop_writes(struct soft_cpu *c, uint64_t phys_page)
 {
-	struct mem_page page = memory_page(&c->vm->memory, phys_page);
+	struct soft_mmu *m = c->mmu;
+	uintptr_t page = (uintptr_t)memory_page(&c->vm->memory, phys_page).write;
+	uint16_t *hint = &m->write_hint[hint_slot(page)];
 
-	for (unsigned i = 0; i < MMU_SETS; i++)
-		for (unsigned x = 0; x < TLB_CONTEXTS; x++)
-			for (unsigned n = 0; n < TLB_SIZE; n++) {
-				struct tlb_entry *t = &c->mmu->set[i].data[x][n];
+	SOFT_COUNT(c, tlb_write_tags);
+	if (!page || *hint == HINT_NOWHERE)
+		return;
+	if (*hint != HINT_ANYWHERE) {
+		struct tlb_entry *e = entry_at(m, *hint - 1u);
 
-				if ((t->wtag >> 12 & (TLB_SIZE - 1)) == n &&
-				    (uint8_t *)(t->wtag + t->addend) == page.write)
-					t->wtag = TLB_INVALID(t->wtag);
-			}
+		if (has_write_tag(e, (*hint - 1u) % TLB_SIZE) && e->page == page) {
+			e->wtag = TLB_INVALID(e->wtag);
+			*hint = HINT_NOWHERE;
+		}
+		return;
+	}
+	*hint = HINT_NOWHERE;
+	for (unsigned x = 0; x < MMU_SETS * TLB_CONTEXTS; x++) {
+		struct tlb_context *t = &m->set[x / TLB_CONTEXTS].data[x % TLB_CONTEXTS];
+
+		if (t->any[0] || t->any[1])
+			context_drop_writes(m, x, page);
+	}
 }
 
 void soft_mmu_protect_code(struct soft_cpu *c, uint64_t phys_page)

@@ -7,14 +7,34 @@
 
 #include "cpu/soft/mmu.h"
 
-#define CODE_TLB_SIZE 256
+#define CODE_TLB_SIZE 512
 #define CODE_INVALID 2		/* no page */
 #define MMU_SETS 4
+#define TLB_WORDS(entries) ((entries) / 64)
 
 struct code_tlb_entry {
 	uint64_t tag;		/* linear page | 1 for user; or CODE_INVALID */
 	uint64_t phys;
 	const uint8_t *host;
+};
+
+/*
+ * The data translations of one context.  A filled entry has its bit in one of the two maps,
+ * so that what drops translations looks at those alone, however many entries there are.
+ */
+struct tlb_context {
+	struct tlb_entry at[TLB_SIZE];
+	uint64_t filled[2][TLB_WORDS(TLB_SIZE)];	/* [1]: global ones */
+	bool any[2];		/* a bit of that map may be set */
+};
+
+/*
+ * Where pieces of large pages may stand, by hash: bit n of a map.  What INVLPG need not look
+ * at is what has no bit in any.  2 and 4 MiB pages count by pieces of 2 MiB.
+ */
+struct tlb_large {
+	uint64_t mega[16];
+	uint64_t giga;
 };
 
 /* The translations of one PCID (set 0 also serves when there are no PCIDs). */
@@ -24,19 +44,39 @@ struct tlb_set {
 	uint64_t root;		/* CR3 that the translations were made with, the global ones too */
 	uint64_t epoch;		/* changes whenever translations are dropped */
 	uint64_t last_use;
-	/* Pieces of large pages may stand here, of the lower and the upper half. */
-	bool large[2];
-	struct tlb_entry data[TLB_CONTEXTS][TLB_SIZE];
+	struct tlb_large large[2];	/* [1]: of global pages */
+	struct tlb_context data[TLB_CONTEXTS];
 	struct code_tlb_entry code[CODE_TLB_SIZE];
+	uint64_t code_filled[2][TLB_WORDS(CODE_TLB_SIZE)];
 };
 
+/*
+ * Where the write tags of a host page may stand: nowhere, at one place, or anywhere.  Pages that
+ * share a slot share its answer.
+ */
+#define WRITE_HINTS	4096
+#define HINT_NOWHERE	0
+#define HINT_ANYWHERE	UINT16_MAX
+
 struct soft_mmu {
-	struct tlb_set set[MMU_SETS];
+	struct tlb_set set[MMU_SETS];	/* on a page of its own, zero until it is filled */
 	struct tlb_set *cur;
 	uint64_t epochs;	/* the last epoch given out */
 	uint64_t uses;
 	struct soft_tables *tables;	/* clock=virtual: what is watched; else NULL */
+	uint16_t write_hint[WRITE_HINTS];	/* else 1 + entry, counted over sets and contexts */
 };
+
+struct walk;
+
+/* The access context of the current mode (TLB_KERNEL ...). */
+unsigned soft_mmu_context(const struct soft_cpu *c);
+/* Puts a translation into the current set: the entry of lin in a context. */
+void soft_tlb_fill(struct soft_mmu *m, unsigned context, uint64_t lin, uint8_t *host,
+		   const struct walk *w, bool writable);
+/* The same for a page of code. */
+struct code_tlb_entry *soft_tlb_fill_code(struct soft_mmu *m, uint64_t tag, const struct walk *w,
+					  const uint8_t *host);
 
 /* Drops what translates [lin, lin + 2^bits) in every set, and the jump entries there. */
 void soft_tlb_drop_range(struct soft_cpu *c, uint64_t lin, unsigned bits);
@@ -65,7 +105,8 @@ enum access { ACCESS_READ, ACCESS_WRITE, ACCESS_EXEC };
 
 struct walk {
 	uint64_t phys;		/* of the page, 4 KiB aligned */
-	bool writable, user, nx, global, dirty, large;
+	bool writable, user, nx, global, dirty;
+	uint8_t shift;		/* of the page's size; 0 without paging */
 	uint32_t fault;		/* error code; 0 with present pages */
 	bool failed;
 };

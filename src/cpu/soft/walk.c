@@ -98,7 +98,7 @@ static struct walk walk32(struct soft_cpu *c, uint64_t lin, enum access access, 
 			 (lin & 0x3ff000);
 		w.writable = pde & PTE_W;
 		w.user = pde & PTE_U;
-		w.large = true;
+		w.shift = 22;
 	} else {
 		leaf_gpa = (pde & 0xfffff000) + (lin >> 12 & 0x3ff) * 4;
 		leaf_host = entry_host(c, leaf_gpa);
@@ -107,6 +107,7 @@ static struct walk walk32(struct soft_cpu *c, uint64_t lin, enum access access, 
 			return walk_fault(fault_code(c, access, context, 0));
 		soft_table_used(c, leaf_gpa, lin, 12, 2);
 		w.phys = leaf & 0xfffff000;
+		w.shift = 12;
 		w.writable = pde & leaf & PTE_W;
 		w.user = pde & leaf & PTE_U;
 	}
@@ -178,7 +179,7 @@ static struct walk walk64(struct soft_cpu *c, uint64_t lin, enum access access, 
 
 			w.phys = ((e & addr_mask & ~low) | (lin & low)) & ~0xfffull;
 			w.global = e & PTE_G && c->s.cr4 & CR4_PGE;
-			w.large = shift > 12;
+			w.shift = (uint8_t)shift;
 			break;
 		}
 		table = e & addr_mask;
@@ -200,6 +201,7 @@ struct walk soft_walk(struct soft_cpu *c, uint64_t lin, enum access access, unsi
 	if (!(c->s.cr0 & CR0_PG))
 		return (struct walk){ .phys = lin & ~0xfffull & 0xffffffffull,
 				      .writable = true, .user = true, .dirty = true };
+	SOFT_COUNT(c, tlb_walks);
 	soft_tables_walk(c);
 	if (c->s.cr4 & CR4_PAE)
 		return walk64(c, lin, access, context);

@@ -1,0 +1,83 @@
+/*
+ * What a soft processor counts about itself, for `skep stats` and --stats.  None of
+ * it is part of the machine: it is not saved, and nothing depends on it.
+ *
+ * The vCPU's thread writes, any thread may read: relaxed, so that counting costs what a plain
+ * increment does.  The lists below are all there is to add to: the structure, JSON and text
+ * follow from them.
+ */
+#ifndef SKEP_CPU_SOFT_STATS_H
+#define SKEP_CPU_SOFT_STATS_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+/* X(section, name): sections stand together. */
+#define SOFT_STATS(X)								\
+	/* The run loop: rounds, and why it had to be gone to. */		\
+	X(run, rounds)								\
+	X(run, alone)		/* instructions run by themselves */		\
+	X(run, requests)							\
+	X(run, budget)		/* a new budget of instructions was due */	\
+	X(run, halts)								\
+	X(run, shadows)		/* STI, MOV SS */				\
+	X(interrupts, maskable)							\
+	X(interrupts, nmi)							\
+	X(tlb, read_misses)							\
+	X(tlb, write_misses)							\
+	X(tlb, code_misses)							\
+	X(tlb, shared)		/* answered from another context's TLB */	\
+	X(tlb, walks)								\
+	X(tlb, switches)	/* CR3 was written */				\
+	X(tlb, flushes)		/* of one address space */			\
+	X(tlb, flushes_all)							\
+	X(tlb, pages)		/* INVLPG and the like */			\
+	X(tlb, ranges)		/* pages that might have been large */		\
+	X(tlb, write_tags)	/* pages that lost theirs */			\
+	X(code, lookups)	/* blocks that no jump entry led to */		\
+	X(code, blocks)		/* decoded */					\
+	X(code, instructions)	/* decoded, but for those run alone */		\
+	X(code, killed)								\
+	X(code, flushes)							\
+	X(io, mmio_reads)							\
+	X(io, mmio_writes)							\
+	/* Translated code. */							\
+	X(translator, blocks)							\
+	X(translator, traces)							\
+	X(translator, links)							\
+	X(translator, evictions)						\
+	X(translator, code_bytes)						\
+	X(translator, entries)							\
+	X(translator, exit_interpreter)	/* an instruction that it does not do */ \
+	X(translator, exit_unknown)	/* code that is not translated */	\
+	X(translator, exit_request)						\
+	X(translator, exit_budget)						\
+	X(translator, exit_fault)						\
+	X(translator, exit_written)	/* its own code was written over */
+
+#define SOFT_VECTORS 32
+
+struct soft_stats {
+#define X(section, name) _Atomic uint64_t section##_##name;
+	SOFT_STATS(X)
+#undef X
+	_Atomic uint64_t exceptions[SOFT_VECTORS];
+};
+
+static inline void soft_stat_add(_Atomic uint64_t *at, uint64_t n)
+{
+	atomic_store_explicit(at, atomic_load_explicit(at, memory_order_relaxed) + n,
+			      memory_order_relaxed);
+}
+
+/* SOFT_COUNT(c, tlb_walks) */
+#define SOFT_COUNT(c, field) soft_stat_add(&(c)->stats.field, 1)
+#define SOFT_COUNT_N(c, field, n) soft_stat_add(&(c)->stats.field, (n))
+
+struct vcpu;
+/* vcpu_ops.stats. */
+void soft_stats_tell(struct vcpu *v, void (*tell)(void *opaque, const char *section,
+						  const char *name, uint64_t value),
+		     void *opaque);
+
+#endif
