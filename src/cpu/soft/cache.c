@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include "cpu/soft/cache.h"
+#include "cpu/soft/jit/jit.h"
 #include "cpu/soft/mmu.h"
 #include "vm/vm.h"
 
@@ -139,8 +140,9 @@ static void page_add(struct soft_cpu *c, struct block *b, unsigned which, uint64
 	soft_mmu_protect_code(c, phys);		/* again: the fetch itself may have cleared it */
 }
 
-static void block_kill(struct soft_cache *k, struct block *b)
+static void block_kill(struct soft_cpu *c, struct block *b)
 {
+	struct soft_cache *k = c->cache;
 	struct block **at = &k->hash[block_hash(b->phys, b->mode)];
 
 	if (b->dead)
@@ -150,6 +152,8 @@ static void block_kill(struct soft_cache *k, struct block *b)
 		at = &(*at)->hash_next;
 	if (*at)
 		*at = b->hash_next;
+	if (b->ops[0].fn == op_head_jit)
+		soft_jit_kill(c, &b->ops[0]);
 	b->ops[0].fn = op_stale_head;
 	for (unsigned i = 1; i < b->nops; i++)
 		if (b->ops[i].flags & OPF_FIRST)
@@ -198,7 +202,7 @@ void soft_code_written(struct soft_cpu *c, uint64_t phys, uint64_t len)
 			if (b->dead || (b_from <= to && from <= b_to)) {
 				*at = *next_in_page(b, page);
 				SOFT_COUNT(c, code_killed);
-				block_kill(c->cache, b);
+				block_kill(c, b);
 			} else {
 				left |= granule_mask(b_from, b_to);
 				at = next_in_page(b, page);
@@ -243,7 +247,7 @@ const struct soft_op *soft_cache_find(struct soft_cpu *c)
 	phys = fetch.phys | off;
 	b = block_find(k, phys, mode);
 	if (b && b->phys2 != NO_PAGE && soft_fetch(c, next_lin).phys != b->phys2) {
-		block_kill(k, b);
+		block_kill(c, b);
 		b = NULL;
 	}
 	if (b)
@@ -291,6 +295,8 @@ const struct soft_op *soft_cache_find(struct soft_cpu *c)
 			     .hash_next = k->hash[block_hash(phys, mode)] };
 	k->hash[block_hash(phys, mode)] = b;
 	k->arena_used += nops;
+	/* A block that depends on two mappings is not worth a translation. */
+	ops[0].disp = phys2 == NO_PAGE ? soft_jit_threshold(c) : 0;
 	page_add(c, b, 0, phys & ~0xfffull, off, MIN(off + nbytes - 1, 4095u));
 	if (phys2 != NO_PAGE)
 		page_add(c, b, 1, phys2, 0, off + nbytes - 1 - 4096);
@@ -303,4 +309,18 @@ found:
 	j = soft_jump_entry(c, c->rip);
 	*j = (struct jump_entry){ .rip = c->rip, .key = c->jump_key, .head = b->ops };
 	return b->ops;
+}
+
+void soft_cache_translate(struct soft_cpu *c)
+{
+	uint64_t lin = soft_fetch_lin(c, c->rip);
+	struct soft_fetch fetch = soft_fetch(c, lin);
+	struct block *b;
+
+	if (!fetch.host)
+		return;
+	b = block_find(c->cache, fetch.phys | (lin & 0xfff), c->mode & ~MODE_NOT_KEYED);
+	if (b && b->phys2 == NO_PAGE && b->ops[0].fn == op_head)
+		soft_jit_translate(c, fetch.host + (lin & 0xfff), b->nbytes, (unsigned)(lin & 0xfff),
+				   b->ops);
 }

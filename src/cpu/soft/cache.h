@@ -28,6 +28,9 @@ void soft_cache_flush(struct soft_cpu *c);
  */
 const struct soft_op *soft_cache_find(struct soft_cpu *c);
 
+/* The block at c->rip has run often: makes a translation of it, if it can be had.  Run loop. */
+void soft_cache_translate(struct soft_cpu *c);
+
 /* RAM [phys, phys+len), len > 0, was written: drops blocks that overlap it. vCPU's thread. */
 void soft_code_written(struct soft_cpu *c, uint64_t phys, uint64_t len);
 

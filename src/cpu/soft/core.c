@@ -4,11 +4,11 @@
  */
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 #include <xmmintrin.h>
 
 #include "cpu/model.h"
 #include "cpu/soft/cache.h"
+#include "cpu/soft/jit/jit.h"
 #include "cpu/soft/mmu.h"
 #include "cpu/soft/soft.h"
 #include "cpu/soft/specialise.h"
@@ -30,6 +30,12 @@ const struct soft_op *op_head(struct soft_cpu *c, const struct soft_op *op)
 
 	if (unlikely(budget < 0 ||
 		     atomic_load_explicit(&c->kick, memory_order_relaxed))) {
+		c->rip = soft_op_rip(c, op);
+		return NULL;
+	}
+	/* Often enough to be translated? */
+	if (unlikely(--((struct soft_op *)op)->disp == 0) && c->jit && !c->test.on) {
+		c->jit_wanted = op;
 		c->rip = soft_op_rip(c, op);
 		return NULL;
 	}
@@ -459,6 +465,13 @@ execute:
 		head = soft_jump_find(c, c->rip);
 		if (!head)
 			head = soft_cache_find(c);
+		if (unlikely(c->jit_wanted)) {
+			if (c->jit_wanted == head)
+				soft_cache_translate(c);
+			else
+				((struct soft_op *)c->jit_wanted)->disp = 1;	/* next time */
+			c->jit_wanted = NULL;
+		}
 		if (!head || c->budget < (int64_t)head->imm) {
 			run_alone(c);
 			continue;
@@ -480,6 +493,8 @@ static enum vcpu_exit soft_run(struct vcpu *v)
 	enum vcpu_exit why;
 
 	soft_mxcsr_load(c);
+	if (c->jit)
+		soft_jit_enter_thread(c);
 	/*
 	 * The processor may have been stopped where something falls due: before the first
 	 * instruction, not after it.
@@ -490,7 +505,8 @@ static enum vcpu_exit soft_run(struct vcpu *v)
 	give_budget(c);
 	c->jmp = &jmp;
 	if (sigsetjmp(jmp, 0)) {
-		/* An instruction that ran alone was left half-way. */
+		/* An instruction that ran alone, or inside translated code, was left half-way. */
+		c->jit_inside = false;
 		c->alone = false;
 		c->budget += c->step_rest;
 		c->budget_given += (uint64_t)c->step_rest;
@@ -513,6 +529,7 @@ static void soft_destroy(struct vcpu *v)
 	if (!c)
 		return;
 	soft_cache_destroy(c->cache);
+	soft_jit_destroy(c->jit);
 	soft_mmu_destroy(c->mmu);
 	free(c->jumps);
 	free(c->twins);
@@ -536,16 +553,10 @@ static int check_host(struct skep_error *e)
 static int soft_create(struct vcpu *v, struct skep_error *e)
 {
 	const char *name = config_string(config_root(v->vm->config), "cpu.model");
-	const char *tier = config_string(config_root(v->vm->config), "soft.tier");
 	struct soft_cpu *c = aligned_alloc(64, ALIGN_UP(sizeof *c, 64));
 
 	if (!c)
 		return skep_fail(e, ENOMEM, "not enough memory for a processor");
-	if (tier && !strcmp(tier, "translator")) {
-		free(c);
-		return skep_fail(e, EOPNOTSUPP, "soft.tier=translator: the translator is not built yet; "
-				 "write auto or interpreter");
-	}
 	if (check_host(e)) {
 		free(c);
 		return -ENOTSUP;
@@ -564,6 +575,10 @@ static int soft_create(struct vcpu *v, struct skep_error *e)
 	c->cache = soft_cache_create(e);
 	c->twins = soft_twins_create();
 	c->jumps = calloc(JUMP_ENTRIES, sizeof *c->jumps);
+	if (soft_jit_create(c, e)) {
+		soft_destroy(v);
+		return -ENOMEM;
+	}
 	if (!c->mmu || !c->cache || !c->jumps || !c->twins) {
 		soft_destroy(v);
 		return skep_fail(e, ENOMEM, "not enough memory for a processor");

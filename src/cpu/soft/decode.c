@@ -138,7 +138,7 @@ static bool memory_operand(const struct soft_decode *d, struct soft_op *op, stru
 	return true;
 }
 
-static void decoder_init(ZydisDecoder *z, uint32_t mode)
+void soft_decoder_init(ZydisDecoder *z, uint32_t mode)
 {
 	bool pe = mode & MODE_PE && !(mode & MODE_VM86);
 
@@ -188,8 +188,7 @@ static const struct soft_op *op_gp0(struct soft_cpu *c, const struct soft_op *op
 	soft_raise_err(c, op, EXC_GP, 0);
 }
 
-/* One instruction into at most five ops at *out; returns how many. */
-static unsigned decode_one(struct soft_decode *d, unsigned offset, struct soft_op *out)
+unsigned soft_decode_one(struct soft_decode *d, unsigned offset, struct soft_op *out)
 {
 	const ZydisDecodedInstruction *in = d->insn;
 	struct soft_op op = { 0 }, ea = { 0 };
@@ -265,7 +264,7 @@ unsigned soft_decode_block(struct soft_cpu *c, const struct block_bytes *in, uns
 	unsigned at = 0, n = 1, count = 0;
 	bool ends = false;
 
-	decoder_init(&z, c->mode);
+	soft_decoder_init(&z, c->mode);
 	while (count < max && !ends && at < in->avail) {
 		struct soft_decode d = { .c = c, .mode = c->mode, .insn = &insn, .op = operands };
 		unsigned avail = in->avail - at;
@@ -296,7 +295,7 @@ unsigned soft_decode_block(struct soft_cpu *c, const struct block_bytes *in, uns
 			ends = true;
 			break;
 		}
-		n += decode_one(&d, in->page_offset + at, ops + n);
+		n += soft_decode_one(&d, in->page_offset + at, ops + n);
 		effect[count - 1] = soft_flag_effect(&d);
 		at += insn.length;
 		ends = d.ends_block;

@@ -25,6 +25,12 @@ struct soft_decode {
 	struct soft_op before;
 };
 
+/* A decoder of what the model has, in the mode (MODE_*). */
+void soft_decoder_init(ZydisDecoder *z, uint32_t mode);
+/* One instruction, at `offset` in its page, into at most OPS_PER_INSN ops at *out; returns how many. */
+unsigned soft_decode_one(struct soft_decode *d, unsigned offset, struct soft_op *out);
+#define OPS_PER_INSN 5
+
 /* Byte offset into r[] of a general register (8-bit high ones too). */
 uint8_t soft_slot_of(ZydisRegister reg);
 /* Number 0-15 of an XMM, MM, ST, segment, control or debug register. */

@@ -44,6 +44,7 @@
 #include "vm/memory.h"
 
 struct soft_cpu;
+struct soft_jit;
 struct soft_op;
 struct soft_cache;
 struct cpu_model;
@@ -122,6 +123,8 @@ struct tlb_entry {
 	uintptr_t page;
 };
 
+#define JIT_JUMPS 16384u		/* entries of translated code's jump cache */
+
 /* Access contexts, each with its own TLB. */
 enum { TLB_KERNEL, TLB_KERNEL_AC, TLB_USER, TLB_CONTEXTS };
 
@@ -161,6 +164,19 @@ struct soft_cpu {
 	uint64_t insns_base;
 
 	int64_t step_rest;		/* budget put aside while one instruction runs alone */
+
+	/*
+	 * The translator (jit/jit.h); NULL: there is none.  jit_wanted: head of the block that
+	 * is to be translated next.  The rest is what translated code uses, by its offset.
+	 */
+	struct soft_jit *jit;
+	const struct soft_op *jit_wanted;
+	struct soft_cpu *jit_self;
+	uint64_t jit_key;		/* jump_key, as translated code compares it */
+	uint64_t jit_target;		/* between the two halves of a call */
+	const uint8_t *jit_code;
+	bool jit_xmm;			/* XMM0-15 are in the host's registers */
+	bool jit_inside;		/* a handler was called by translated code */
 
 	/* Code written by devices and other processors, for this thread to drop. */
 	pthread_mutex_t written_lock;
@@ -213,6 +229,10 @@ struct soft_cpu {
 		unsigned forget;	/* caches and TLBs are emptied every so many blocks; 0: never */
 		unsigned passed;	/* blocks since then */
 	} test;
+
+	/* Jump cache of translated code: linear target ^ jit_key, 0 when free; its code. */
+	uint64_t jit_tags[JIT_JUMPS];
+	const uint8_t *jit_codes[JIT_JUMPS];
 };
 
 /* ---- Registers ------------------------------------------------------- */

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "cpu/soft/jit/jit.h"
 #include "cpu/soft/tlb.h"
 #include "vm/vm.h"
 
@@ -264,6 +265,7 @@ void soft_mmu_select(struct soft_cpu *c)
 {
 	c->tlb = c->mmu->cur->data[soft_mmu_context(c)].at;
 	c->jump_key = c->mmu->cur->epoch << 16 | c->mode;
+	soft_jit_select(c);
 }
 
 /* ---- What the processor asks for ---------------------------------------- */
@@ -341,6 +343,7 @@ static void drop_jumps(struct soft_cpu *c, uint64_t lin)
 		c->jumps[soft_jump_group(lin) + i].key = 0;
 		c->jumps[soft_jump_group(lin - 4096) + i].key = 0;
 	}
+	soft_jit_drop_page(c, lin);
 }
 
 void soft_tlb_drop_range(struct soft_cpu *c, uint64_t lin, unsigned bits)

@@ -1,0 +1,272 @@
+/*
+ * Ways out of a block.  A direct jump within the page is linked to its target's code once that
+ * exists; every other one looks the target up in the jump cache, by its linear address and the
+ * processor's key.
+ */
+#include "cpu/soft/exec.h"
+#include "cpu/soft/jit/inside.h"
+
+#define PAGE 4096
+
+/* ---- Links ----------------------------------------------------------------------- */
+
+static struct jit_link *new_link(struct jit_translation *t, int32_t target, unsigned from_ip)
+{
+	struct jit_link *l = &t->links[t->nlinks++];
+
+	*l = (struct jit_link){ .target = (uint16_t)target, .poll = target <= (int32_t)from_ip };
+	return l;
+}
+
+/* A jump (or jcc) to the target; its way out is written with the detours. */
+static void emit_link(struct jit_translation *t, unsigned kind, int32_t target, unsigned from_ip)
+{
+	struct jit_link *l = new_link(t, target, from_ip);
+
+	l->site = emit_branch(&t->e, kind, NULL);
+}
+
+/* ---- The jump cache --------------------------------------------------------------- */
+
+/*
+ * HOST_A is the target.  Leaves HOST_A = target ^ key, HOST_B = its index, and adds the jump
+ * that is taken when it is not known to d; RFLAGS are lost.
+ */
+static void emit_lookup(struct jit_translation *t, struct jit_detour *d)
+{
+	struct emit *e = &t->e;
+
+	if (t->j->bmi2) {
+		/* rorx r15, r14, 4 */
+		static const uint8_t rorx[] = { 0xc4, 0x43, 0xfb, 0xf0, 0xfe, 0x04 };
+
+		emit_bytes(e, rorx, sizeof(rorx));
+	} else {
+		emit_rr(e, true, OP_MOV_STORE, HOST_A, HOST_B);
+		emit_insn(e, &(struct emit_insn){ .w = true, .op = 0xc1, .reg = 5, .kind = RM_REG,
+						  .rm = HOST_B, .imm = 4, .imm_size = 1 });
+	}
+	emit_rr(e, false, 0x30, HOST_A, HOST_B);		/* xor r15b, r14b */
+	emit_alu_imm(e, false, ALU_DIGIT_AND, HOST_B, JIT_JUMPS - 1);
+	emit_gs(e, true, 0x33, HOST_A, GS(jit_key));
+	/* cmp r14, gs:[r15 * 8 + tags] */
+	emit8(e, 0x65);
+	emit_insn(e, &(struct emit_insn){ .w = true, .op = 0x3b, .reg = HOST_A, .kind = RM_SIB,
+					  .rm = -1, .index = HOST_B, .scale = 3,
+					  .disp = GS(jit_tags) });
+	d->site[d->nsites++] = emit_branch(e, 5, NULL);
+}
+
+static void emit_codes(struct jit_translation *t, uint8_t op, int reg)
+{
+	emit8(&t->e, 0x65);
+	emit_insn(&t->e, &(struct emit_insn){ .w = op != 0xff, .op = op, .reg = (int8_t)reg,
+					      .kind = RM_SIB, .rm = -1, .index = HOST_B, .scale = 3,
+					      .disp = GS(jit_codes) });
+}
+
+/* The address of an offset in this page. */
+static void emit_page_address(struct jit_translation *t, int host, int32_t offset)
+{
+	emit_gs(&t->e, true, OP_MOV_LOAD, host, GS_SLOT(SLOT_IPBASE));
+	emit_lea(&t->e, host, host, -1, 0, offset);
+}
+
+static bool in_page(int32_t target)
+{
+	return target >= 0 && target < PAGE;
+}
+
+/* ---- Conditional branches ---------------------------------------------------------- */
+
+void jit_emit_jcc(struct jit_translation *t, const struct jit_insn *x)
+{
+	unsigned condition = x->ops->dst & 15;
+	bool last = !x->left;
+	struct jit_detour *d;
+
+	jit_need_flags(t);
+	if (last)
+		jit_save_flags(t);
+	if (last && in_page(x->ops->disp)) {
+		emit_link(t, condition, x->ops->disp, x->ip);
+		return;
+	}
+	d = jit_slow_way(t, x);
+	d->kind = DETOUR_TAKEN;
+	d->site[d->nsites++] = emit_branch(&t->e, condition, NULL);
+}
+
+/* The flags are as they were at the branch. */
+static void taken(struct jit_translation *t, struct jit_detour *d)
+{
+	const struct jit_insn *x = d->insn;
+	struct jit_detour slow = { .insn = x, .kind = DETOUR_SLOW };
+
+	t->flags = d->flags;
+	jit_save_flags(t);
+	if (in_page(x->ops->disp)) {
+		if (x->left)
+			emit_lea(&t->e, HOST_BUDGET, HOST_BUDGET, -1, 0, x->left);
+		emit_link(t, EMIT_JMP, x->ops->disp, x->ip);
+		return;
+	}
+	emit_page_address(t, HOST_A, x->ops->disp);
+	emit_lookup(t, &slow);
+	if (x->left)
+		emit_lea(&t->e, HOST_BUDGET, HOST_BUDGET, -1, 0, x->left);
+	emit_codes(t, 0xff, 4);			/* jmp */
+	slow.flags = t->flags;
+	t->detour[t->ndetours++] = slow;
+}
+
+/* ---- Jumps, calls and returns --------------------------------------------------------- */
+
+/* HOST_A = the target of an indirect jump or call. */
+static void emit_indirect_target(struct jit_translation *t, const struct jit_insn *x,
+				 struct jit_detour *d)
+{
+	const struct soft_op *op = x->ops;
+
+	if (op->fn == op_jmp_m || op->fn == op_call_m) {
+		jit_emit_address(t, op, HOST_A, true);
+		jit_emit_check(t, d, 8, false);
+		emit_mem(&t->e, true, OP_MOV_LOAD, HOST_A, HOST_A, 0);
+	} else if (jit_host_of(op->dst / 8) >= 0) {
+		emit_rr(&t->e, true, OP_MOV_STORE, jit_host_of(op->dst / 8), HOST_A);
+	} else {
+		emit_gs(&t->e, true, OP_MOV_LOAD, HOST_A, GS_SLOT(op->dst / 8));
+	}
+}
+
+/* Pushes the address behind x; the stack pointer moves last. */
+static void emit_push_return(struct jit_translation *t, const struct jit_insn *x,
+			     struct jit_detour *d)
+{
+	emit_lea(&t->e, HOST_A, HOST_RSP, -1, 0, -8);
+	jit_emit_check(t, d, 8, true);
+	emit_page_address(t, HOST_B, x->ip + x->in.length);
+	emit_mem(&t->e, true, OP_MOV_STORE, HOST_B, HOST_A, 0);
+	emit_lea(&t->e, HOST_RSP, HOST_RSP, -1, 0, -8);
+}
+
+static void call(struct jit_translation *t, const struct jit_insn *x, struct jit_detour *d)
+{
+	struct emit *e = &t->e;
+
+	if (x->class == JIT_CALL && in_page(x->ops->disp)) {
+		emit_push_return(t, x, d);
+		emit_link(t, EMIT_JMP, x->ops->disp, x->ip);
+		return;
+	}
+	/* A target that is not known may be a wrong one: nothing has changed when that is found. */
+	if (x->class == JIT_CALL)
+		emit_page_address(t, HOST_A, x->ops->disp);
+	else
+		emit_indirect_target(t, x, d);
+	emit_lookup(t, d);
+	emit_gs(e, true, OP_MOV_STORE, HOST_A, GS(jit_target));
+	emit_codes(t, OP_MOV_LOAD, HOST_B);
+	emit_gs(e, true, OP_MOV_STORE, HOST_B, GS(jit_code));
+	emit_push_return(t, x, d);
+	emit_gs(e, true, OP_MOV_LOAD, HOST_A, GS(jit_target));
+	emit_gs(e, false, 0xff, 4, GS(jit_code));
+}
+
+static void ret(struct jit_translation *t, const struct jit_insn *x, struct jit_detour *d)
+{
+	emit_rr(&t->e, true, OP_MOV_STORE, HOST_RSP, HOST_A);
+	jit_emit_check(t, d, 8, false);
+	emit_mem(&t->e, true, OP_MOV_LOAD, HOST_A, HOST_A, 0);
+	emit_lookup(t, d);
+	emit_lea(&t->e, HOST_RSP, HOST_RSP, -1, 0, (int32_t)(8 + x->ops->imm));
+	emit_codes(t, 0xff, 4);
+}
+
+void jit_emit_jump(struct jit_translation *t, const struct jit_insn *x)
+{
+	struct jit_detour *d;
+
+	jit_save_flags(t);
+	if (x->class == JIT_JMP && in_page(x->ops->disp)) {
+		emit_link(t, EMIT_JMP, x->ops->disp, x->ip);
+		return;
+	}
+	d = jit_slow_way(t, x);
+	switch (x->class) {
+	case JIT_CALL:
+	case JIT_CALL_INDIRECT:
+		call(t, x, d);
+		break;
+	case JIT_RET:
+		ret(t, x, d);
+		break;
+	case JIT_JMP:
+		emit_page_address(t, HOST_A, x->ops->disp);
+		emit_lookup(t, d);
+		emit_codes(t, 0xff, 4);
+		break;
+	default:
+		emit_indirect_target(t, x, d);
+		emit_lookup(t, d);
+		emit_codes(t, 0xff, 4);
+		break;
+	}
+}
+
+void jit_emit_end(struct jit_translation *t)
+{
+	const struct jit_insn *last = &t->insn[t->ninsns - 1];
+
+	jit_save_flags(t);
+	if (in_page((int32_t)t->end_ip)) {
+		emit_link(t, EMIT_JMP, (int32_t)t->end_ip, last->ip);
+		return;
+	}
+	emit_page_address(t, HOST_A, (int32_t)t->end_ip);
+	struct jit_detour d = { .kind = DETOUR_MISS, .flags = t->flags };
+
+	emit_lookup(t, &d);
+	emit_codes(t, 0xff, 4);
+	t->detour[t->ndetours++] = d;
+}
+
+/* ---- Out of line ------------------------------------------------------------------------ */
+
+static void slow(struct jit_translation *t, struct jit_detour *d)
+{
+	t->flags = d->flags;
+	t->flags.host = false;
+	jit_save_flags(t);
+	emit_mov_imm(&t->e, HOST_A, (uintptr_t)d->insn->ops);
+	emit_branch(&t->e, EMIT_CALL, t->j->thunk.one);
+	if (d->back)
+		emit_branch(&t->e, EMIT_JMP, d->back);
+	else
+		emit8(&t->e, 0xcc);
+}
+
+void jit_emit_detours(struct jit_translation *t)
+{
+	for (unsigned i = 0; i < t->ndetours; i++) {
+		struct jit_detour *d = &t->detour[i];
+
+		for (unsigned k = 0; k < d->nsites; k++)
+			emit_patch(&t->e, d->site[k], emit_run(&t->e));
+		if (d->kind == DETOUR_TAKEN)
+			taken(t, d);
+		else if (d->kind == DETOUR_MISS)
+			emit_branch(&t->e, EMIT_JMP, t->j->thunk.miss);
+		else
+			slow(t, d);
+	}
+	for (unsigned i = 0; i < t->nlinks; i++) {
+		struct jit_link *l = &t->links[i];
+
+		l->exit = emit_run(&t->e);
+		emit_patch(&t->e, l->site, l->exit);
+		/* The link's own address: it moves to the block's memory, where it has the same number. */
+		emit_mov_imm(&t->e, HOST_A, (uintptr_t)&t->b->links[i]);
+		emit_branch(&t->e, EMIT_JMP, t->j->thunk.link);
+	}
+}

@@ -1,0 +1,214 @@
+/*
+ * Inside of the translator.
+ *
+ * While translated code runs, the guest's registers are where the table says, gs is the base of
+ * struct soft_cpu, and R14 and R15 are free:
+ *
+ *	RAX RCX RDX RBX RBP RSI RDI R8-R11	themselves
+ *	RSP					R12
+ *	R12-R15					in memory: c->r[]
+ *	the rest of the budget			R13
+ *	XMM0-XMM15				themselves, if c->jit_xmm; else in c->s.fpu
+ *
+ * Blocks are entered with the status flags in c->cc; SLOT_IPBASE is up to date.
+ */
+#ifndef SKEP_CPU_SOFT_JIT_INSIDE_H
+#define SKEP_CPU_SOFT_JIT_INSIDE_H
+
+#include <stddef.h>
+
+#include "cpu/soft/code_memory.h"
+#include "cpu/soft/decode.h"
+#include "cpu/soft/jit/emit.h"
+#include "cpu/soft/jit/jit.h"
+
+#define HOST_RSP	R12	/* the guest's stack pointer */
+#define HOST_BUDGET	R13
+#define HOST_A		R14
+#define HOST_B		R15
+#define GUEST_RSP	4
+#define FIRST_IN_MEMORY	12	/* guest registers from here on have no register */
+
+#define GS(field)	((int32_t)offsetof(struct soft_cpu, field))
+#define GS_SLOT(n)	((int32_t)(offsetof(struct soft_cpu, r) + (n) * 8))
+
+#define JIT_MAX_INSNS	64
+#define JIT_MAX_LINKS	(JIT_MAX_INSNS + 2)
+#define JIT_REGIONS	16u
+#define JIT_REGION_SIZE	(2u << 20)
+#define JIT_THUNKS_SIZE	4096u
+#define JIT_MAX_BLOCKS	(32u * 1024)
+#define JIT_BLOCK_ROOM	(48u << 10)	/* no block is longer than this */
+
+/* A jump from one block to another of the same page. */
+struct jit_link {
+	struct jit_block *to;		/* NULL: it leads to its own exit */
+	struct jit_link *next, **at;	/* in the list of `to` */
+	uint8_t *site;			/* the displacement, where it is written */
+	const uint8_t *exit;		/* run address of the way out */
+	uint16_t target;		/* offset in the page */
+	bool poll;			/* it may close a loop */
+};
+
+struct jit_block {
+	const uint8_t *far_entry;	/* run addresses: HOST_A = rip ^ jit_key; IPBASE is set */
+	const uint8_t *poll_entry;	/* looks for a kick */
+	const uint8_t *near_entry;
+	uint16_t ip, ninsns;
+	bool dead;
+	struct soft_op *head;		/* of the interpreter's block */
+	struct jit_link *incoming;
+	struct jit_link *links;
+	unsigned nlinks;
+	struct jit_block *next;		/* in its region */
+	void *memory;			/* ops and links */
+};
+
+struct jit_thunks {
+	const uint8_t *enter;
+	const uint8_t *one;		/* HOST_A: the op; runs its instruction */
+	const uint8_t *link;		/* HOST_A: the link */
+	const uint8_t *miss;		/* HOST_A: rip ^ jit_key */
+	const uint8_t *leave;		/* HOST_A: offset in the page; back to the run loop */
+	const uint8_t *load_xmm;
+};
+
+struct soft_jit {
+	struct code_memory code;
+	struct jit_thunks thunk;
+	struct emit e;			/* of the region that is being filled */
+	unsigned region;
+	struct jit_block *blocks[JIT_REGIONS];
+	struct jit_block *pool, *free;	/* head->disp is a number in the pool */
+	unsigned npool;
+	unsigned threshold;
+	bool bmi2;
+	/* Keys of address spaces and modes, see soft_jit_select. */
+	struct { uint64_t jump_key; uint16_t id; } keys[64];
+	uint16_t last_id;
+	struct jit_translation *t;	/* room for the one that is being made */
+};
+
+/* ---- A translation that is being made ----------------------------------- */
+
+enum jit_class {
+	JIT_INTERPRET,		/* its handler is called */
+	JIT_NOTHING,		/* prefetches, long NOPs */
+	JIT_REWRITE,		/* the same instruction with other operands */
+	JIT_LEA, JIT_PUSH, JIT_POP, JIT_LEAVE, JIT_DIV,
+	JIT_JCC, JIT_JMP, JIT_JMP_INDIRECT, JIT_CALL, JIT_CALL_INDIRECT, JIT_RET,
+};
+
+struct jit_insn {
+	ZydisDecodedInstruction in;
+	ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
+	struct soft_op *ops;
+	uint16_t ip;
+	uint8_t nops;
+	uint8_t left;		/* instructions behind it */
+	uint8_t class;		/* enum jit_class */
+	int8_t mem;		/* its memory operand in op[], or -1 */
+	uint8_t mem_size;	/* bytes */
+	bool mem_write;
+	uint8_t align;		/* its address must be a multiple of this, or the handler does it */
+	bool needs_flags;	/* reads them, or leaves some as they were */
+	bool sets_flags;
+	bool xmm;
+	uint16_t writes;	/* guest registers, as bits */
+};
+
+/*
+ * How to get the flags again that an instruction left, as long as its operands are what they were: by
+ * doing it once more.  So flags need not be saved before each memory access, which clobbers them.
+ */
+struct jit_recipe {
+	enum { RECIPE_NONE, RECIPE_CMP, RECIPE_TEST, RECIPE_ADD, RECIPE_SUB, RECIPE_NEG } kind;
+	uint8_t size;
+	int8_t dst, src;	/* guest registers; src -1: imm */
+	int32_t imm;
+};
+
+/* Where the guest's flags can be had from: at least one of these. */
+struct jit_flags {
+	bool host;		/* RFLAGS */
+	bool cc;		/* c->cc */
+	struct jit_recipe recipe;
+};
+
+/* Code out of line, where a memory access or a jump did not go as hoped. */
+struct jit_detour {
+	uint8_t *site[4];
+	unsigned nsites;
+	const struct jit_insn *insn;	/* that the handler is to execute */
+	struct jit_flags flags;
+	const uint8_t *back;		/* run address; NULL: it does not come back */
+	enum { DETOUR_SLOW, DETOUR_TAKEN, DETOUR_MISS } kind;
+};
+
+struct jit_translation {
+	struct soft_cpu *c;
+	struct soft_jit *j;
+	struct emit e;
+	struct jit_block *b;
+	unsigned ninsns, end_ip;
+	struct jit_flags flags;
+	struct jit_insn insn[JIT_MAX_INSNS];
+	struct soft_op ops[JIT_MAX_INSNS * 6];
+	unsigned nops;
+	struct jit_link links[JIT_MAX_LINKS];
+	unsigned nlinks;
+	struct jit_detour detour[JIT_MAX_INSNS * 2 + 2];	/* of one in line, and of one out of it */
+	unsigned ndetours;
+};
+
+/* classify.c: fills class and what follows it. */
+void jit_classify(struct jit_translation *t, struct jit_insn *x);
+/* translate.c: writes the code of t->insn[]. */
+void jit_emit_block(struct jit_translation *t);
+
+/* flags.c */
+void jit_save_flags(struct jit_translation *t);		/* to cc, from wherever they are */
+void jit_need_flags(struct jit_translation *t);		/* to RFLAGS; uses HOST_B */
+/* Before code that clobbers RFLAGS, ahead of x. */
+void jit_before_clobber(struct jit_translation *t, const struct jit_insn *x);
+/* Before x, which clobbers nothing but what it sets itself. */
+void jit_before_insn(struct jit_translation *t, const struct jit_insn *x);
+void jit_after_insn(struct jit_translation *t, const struct jit_insn *x);
+
+/* memory.c: HOST_A = address of the operand; then its host address, or a detour. */
+void jit_emit_address(struct jit_translation *t, const struct soft_op *op, int to, bool wide);
+/* A new detour that executes x by its handler; code that leads there is to be added to site[]. */
+struct jit_detour *jit_slow_way(struct jit_translation *t, const struct jit_insn *x);
+void jit_emit_check(struct jit_translation *t, struct jit_detour *d, unsigned size, bool write);
+
+/* exits.c */
+void jit_emit_jcc(struct jit_translation *t, const struct jit_insn *x);
+void jit_emit_jump(struct jit_translation *t, const struct jit_insn *x);
+void jit_emit_end(struct jit_translation *t);		/* the block ends without a branch */
+void jit_emit_detours(struct jit_translation *t);
+
+/* Where a guest register is: a host register, or -1: in memory. */
+static inline int jit_host_of(unsigned guest)
+{
+	return guest == GUEST_RSP ? HOST_RSP : guest < FIRST_IN_MEMORY ? (int)guest : -1;
+}
+
+/* What an exit says to soft_jit_run, in RAX; everything else is a link. */
+#define JIT_EXIT_LEAVE	0
+#define JIT_EXIT_MISS	1
+
+/* Writes the thunks at j->e. */
+void jit_make_thunks(struct soft_jit *j);
+/* Runs one instruction by its handlers; false: the block has been left, c->rip says where to. */
+bool jit_run_one(struct soft_cpu *c, const struct soft_op *op);
+/* The op behind each instruction's; imm is the block. */
+op_fn op_back;
+
+/* ---- The jump cache ----------------------------------------------------- */
+
+static inline unsigned jit_jump_index(uint64_t rip)
+{
+	return (unsigned)(((rip >> 4 ^ (rip & 0xff)) & 0xff) | (rip >> 12 & 63) << 8);
+}
+
+#endif

@@ -1,0 +1,422 @@
+/*
+ * The translator's blocks: made, linked, entered, and thrown away.
+ *
+ * Code memory is filled region by region, round and round; a region that is to be filled again
+ * loses all its blocks first, which is short work.  Nothing of it is in use then: translations are
+ * made by the run loop, which translated code has been left for.
+ */
+#include <asm/prctl.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "cpu/soft/cache.h"
+#include "cpu/soft/jit/inside.h"
+#include "vm/vm.h"
+
+#define AUTO_THRESHOLD	30
+
+
+/* ---- Life ----------------------------------------------------------------------------- */
+
+static uint8_t *region_start(struct soft_jit *j, unsigned region)
+{
+	return j->code.write + JIT_THUNKS_SIZE + (size_t)region * JIT_REGION_SIZE;
+}
+
+static void begin_region(struct soft_jit *j, unsigned region)
+{
+	j->region = region;
+	j->e.at = region_start(j, region);
+	j->e.end = j->e.at + JIT_REGION_SIZE;
+}
+
+int soft_jit_create(struct soft_cpu *c, struct skep_error *e)
+{
+	const char *tier = config_string(config_root(c->vm->config), "soft.tier");
+	bool asked = tier && !strcmp(tier, "translator");
+	struct soft_jit *j;
+	int err;
+
+	c->jit_self = c;
+	if (tier && !strcmp(tier, "interpreter"))
+		return 0;
+	j = calloc(1, sizeof(*j));
+	if (!j)
+		return skep_fail(e, ENOMEM, "not enough memory for the translator");
+	err = code_memory_create(&j->code, JIT_THUNKS_SIZE + (size_t)JIT_REGIONS * JIT_REGION_SIZE, e);
+	j->pool = err ? NULL : malloc(JIT_MAX_BLOCKS * sizeof(*j->pool));
+	j->t = err ? NULL : malloc(sizeof(*j->t));
+	if (!j->pool || !j->t) {
+		soft_jit_destroy(j);
+		if (err)
+			return asked ? err : 0;
+		return skep_fail(e, ENOMEM, "not enough memory for the translator");
+	}
+	j->threshold = asked ? 1 : AUTO_THRESHOLD;
+	j->bmi2 = __builtin_cpu_supports("bmi2");
+	j->e.at = j->code.write;
+	j->e.delta = j->code.run - j->code.write;
+	jit_make_thunks(j);
+	begin_region(j, 0);
+	c->jit = j;
+	return 0;
+}
+
+static void free_block(struct soft_jit *j, struct jit_block *b)
+{
+	free(b->memory);
+	b->memory = NULL;
+	b->next = j->free;
+	j->free = b;
+}
+
+void soft_jit_destroy(struct soft_jit *j)
+{
+	if (!j)
+		return;
+	for (unsigned i = 0; i < JIT_REGIONS; i++)
+		for (struct jit_block *b = j->blocks[i]; b; b = b->next)
+			free(b->memory);
+	code_memory_destroy(&j->code);
+	free(j->pool);
+	free(j->t);
+	free(j);
+}
+
+void soft_jit_enter_thread(struct soft_cpu *c)
+{
+	syscall(SYS_arch_prctl, ARCH_SET_GS, c);
+}
+
+int32_t soft_jit_threshold(const struct soft_cpu *c)
+{
+	/* Legacy modes are the interpreter's. */
+	return c->jit && c->mode & MODE_CS64 ? (int32_t)c->jit->threshold : 0;
+}
+
+/* ---- Links ---------------------------------------------------------------------------- */
+
+static void unlink_from(struct jit_link *l)
+{
+	if (!l->to)
+		return;
+	*l->at = l->next;
+	if (l->next)
+		l->next->at = l->at;
+	l->to = NULL;
+}
+
+static void link_to(struct soft_jit *j, struct jit_link *l, struct jit_block *to)
+{
+	unlink_from(l);
+	l->to = to;
+	l->next = to->incoming;
+	l->at = &to->incoming;
+	if (l->next)
+		l->next->at = &l->next;
+	to->incoming = l;
+	emit_patch(&j->e, l->site, l->poll ? to->poll_entry : to->near_entry);
+}
+
+/* ---- Death ---------------------------------------------------------------------------- */
+
+static struct jit_block *block_of(struct soft_jit *j, const struct soft_op *head)
+{
+	return &j->pool[(uint32_t)head->disp];
+}
+
+/* Entries lead to the run loop from now on, and links to their own way out. */
+static void kill_block(struct soft_jit *j, struct jit_block *b)
+{
+	struct emit e = { .at = (uint8_t *)b->near_entry - j->e.delta, .delta = j->e.delta };
+
+	b->dead = true;
+	emit_insn(&e, &(struct emit_insn){ .op = 0xb8, .reg = HOST_A, .imm = b->ip, .imm_size = 4 });
+	emit_branch(&e, EMIT_JMP, j->thunk.leave);
+	while (b->incoming) {
+		struct jit_link *l = b->incoming;
+
+		unlink_from(l);
+		emit_patch(&j->e, l->site, l->exit);
+	}
+}
+
+void soft_jit_kill(struct soft_cpu *c, struct soft_op *head)
+{
+	struct jit_block *b = block_of(c->jit, head);
+
+	b->head = NULL;
+	kill_block(c->jit, b);
+}
+
+static void forget_jumps(struct soft_cpu *c)
+{
+	memset(c->jit_tags, 0, sizeof(c->jit_tags));
+}
+
+static void empty_region(struct soft_cpu *c, unsigned region)
+{
+	struct soft_jit *j = c->jit;
+	struct jit_block *b, *next;
+
+	for (b = j->blocks[region]; b; b = next) {
+		next = b->next;
+		if (!b->dead)
+			kill_block(j, b);
+		for (unsigned i = 0; i < b->nlinks; i++)
+			unlink_from(&b->links[i]);
+		if (b->head) {
+			b->head->fn = op_head;
+			b->head->disp = (int32_t)j->threshold;
+		}
+		free_block(j, b);
+	}
+	j->blocks[region] = NULL;
+}
+
+void soft_jit_flush(struct soft_cpu *c)
+{
+	struct soft_jit *j = c->jit;
+
+	if (!j)
+		return;
+	for (unsigned i = 0; i < JIT_REGIONS; i++) {
+		struct jit_block *b, *next;
+
+		for (b = j->blocks[i]; b; b = next) {
+			next = b->next;
+			free_block(j, b);
+		}
+		j->blocks[i] = NULL;
+	}
+	forget_jumps(c);
+	begin_region(j, 0);
+}
+
+/* ---- Keys and the jump cache ------------------------------------------------------------- */
+
+/*
+ * Translated code compares linear addresses, whose upper 16 bits are all the same, with a number for
+ * the key in those: 16 bits stand for the key as long as no two keys have the same.
+ */
+void soft_jit_select(struct soft_cpu *c)
+{
+	struct soft_jit *j = c->jit;
+	uint64_t key = c->jump_key;
+	unsigned at = (unsigned)((key * 0x9e3779b97f4a7c15ull) >> 58);
+
+	if (!j)
+		return;
+	if (j->keys[at].jump_key != key || !j->keys[at].id) {
+		/* Neither 0 nor all ones, so that no tag is 0. */
+		if (++j->last_id == UINT16_MAX) {
+			memset(j->keys, 0, sizeof(j->keys));
+			forget_jumps(c);
+			j->last_id = 1;
+		}
+		j->keys[at].jump_key = key;
+		j->keys[at].id = j->last_id;
+	}
+	c->jit_key = (uint64_t)j->keys[at].id << 48;
+}
+
+void soft_jit_drop_page(struct soft_cpu *c, uint64_t lin)
+{
+	if (!c->jit)
+		return;
+	memset(&c->jit_tags[(lin >> 12 & 63) << 8], 0, 256 * sizeof(c->jit_tags[0]));
+	memset(&c->jit_tags[(((lin >> 12) + 63) & 63) << 8], 0, 256 * sizeof(c->jit_tags[0]));
+}
+
+static void remember_jump(struct soft_cpu *c, uint64_t rip, const struct jit_block *b)
+{
+	unsigned i = jit_jump_index(rip);
+
+	c->jit_tags[i] = rip ^ c->jit_key;
+	c->jit_codes[i] = b->far_entry;
+}
+
+/* ---- Running ---------------------------------------------------------------------------- */
+
+const struct soft_op *op_back(struct soft_cpu *c, const struct soft_op *op)
+{
+	return op;
+}
+
+bool jit_run_one(struct soft_cpu *c, const struct soft_op *op)
+{
+	bool xmm = c->jit_xmm;
+	const struct jit_block *b;
+
+	c->jit_xmm = false;
+	c->jit_inside = true;
+	while (op && op->fn != op_back)
+		op = op->fn(c, op);
+	c->jit_inside = false;
+	if (!op)
+		return false;
+	b = (const struct jit_block *)op->imm;
+	if (unlikely(b->dead)) {
+		c->rip = soft_op_rip(c, op);
+		c->budget += op->left;
+		return false;
+	}
+	c->jit_xmm = xmm;
+	return true;
+}
+
+/* The block that a link leads to, if it has been translated; c->rip is its target. */
+static struct jit_block *target_of(struct soft_cpu *c)
+{
+	const struct soft_op *head = soft_jump_find(c, c->rip);
+
+	return head && head->fn == op_head_jit ? block_of(c->jit, head) : NULL;
+}
+
+const struct soft_op *op_head_jit(struct soft_cpu *c, const struct soft_op *op)
+{
+	struct soft_jit *j = c->jit;
+	struct jit_block *b = block_of(j, op);
+	uint64_t (*enter)(const uint8_t *code);
+
+	memcpy(&enter, &j->thunk.enter, sizeof(enter));
+	c->rip = soft_op_rip(c, op);
+	if (c->jit_inside)
+		return NULL;
+	remember_jump(c, c->rip, b);
+	for (;;) {
+		uint64_t why = enter(b->poll_entry);
+		struct jit_link *l;
+
+		if (why <= JIT_EXIT_MISS)
+			return NULL;
+		l = (struct jit_link *)why;
+		c->rip = c->r[SLOT_IPBASE] + l->target;
+		b = target_of(c);
+		if (!b)
+			return NULL;
+		link_to(j, l, b);
+	}
+}
+
+/* ---- Translating -------------------------------------------------------------------------- */
+
+/* Backward jumps are taken, as a rule: what follows is another block. */
+static bool likely_taken(const struct jit_insn *x)
+{
+	return x->class == JIT_JCC && x->ops->disp >= 0 && x->ops->disp <= x->ip;
+}
+
+static void decode(struct jit_translation *t, const uint8_t *bytes, unsigned nbytes, unsigned ip)
+{
+	ZydisDecoder z;
+	ZydisDecoderContext context;
+	unsigned at = 0;
+	bool ends = false;
+
+	soft_decoder_init(&z, t->c->mode);
+	while (t->ninsns < JIT_MAX_INSNS && at < nbytes && !ends) {
+		struct jit_insn *x = &t->insn[t->ninsns];
+		struct soft_decode d = { .c = t->c, .mode = t->c->mode, .insn = &x->in, .op = x->op };
+
+		if (!ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(&z, &context, bytes + at, nbytes - at,
+								&x->in)) ||
+		    !ZYAN_SUCCESS(ZydisDecoderDecodeOperands(&z, &context, &x->in, x->op,
+							     x->in.operand_count)))
+			break;
+		x->ip = (uint16_t)(ip + at);
+		x->ops = t->ops + t->nops;
+		x->nops = (uint8_t)soft_decode_one(&d, x->ip, x->ops);
+		jit_classify(t, x);
+		at += x->in.length;
+		x->ops[x->nops] = (struct soft_op){ .fn = op_back, .ip = (uint16_t)(ip + at) };
+		t->nops += x->nops + 1u;
+		t->ninsns++;
+		ends = d.ends_block || likely_taken(x);
+	}
+	t->end_ip = ip + at;
+}
+
+/* Memory of its own for what translated code refers to. */
+static bool settle(struct jit_translation *t)
+{
+	size_t links = (t->ninsns + 2) * sizeof(*t->b->links);
+	size_t ops = t->nops * sizeof(*t->ops);
+	uint8_t *p = malloc(links + ops);
+	struct soft_op *settled;
+
+	if (!p)
+		return false;
+	t->b->memory = p;
+	settled = (struct soft_op *)p;
+	t->b->links = (struct jit_link *)(p + ops);
+	for (unsigned i = 0; i < t->ninsns; i++) {
+		struct jit_insn *x = &t->insn[i];
+
+		x->left = (uint8_t)(t->ninsns - 1 - i);
+		for (unsigned k = 0; k <= x->nops; k++)
+			x->ops[k].left = x->left;
+		x->ops[x->nops].imm = (uintptr_t)t->b;
+		x->ops = settled + (x->ops - t->ops);
+	}
+	memcpy(settled, t->ops, ops);
+	return true;
+}
+
+static struct jit_block *new_block(struct soft_cpu *c)
+{
+	struct soft_jit *j = c->jit;
+	struct jit_block *b;
+
+	if (j->e.end - j->e.at < (ptrdiff_t)JIT_BLOCK_ROOM || (!j->free && j->npool == JIT_MAX_BLOCKS)) {
+		unsigned next = (j->region + 1) % JIT_REGIONS;
+
+		empty_region(c, next);
+		forget_jumps(c);
+		begin_region(j, next);
+	}
+	b = j->free;
+	if (b)
+		j->free = b->next;
+	else if (j->npool < JIT_MAX_BLOCKS)
+		b = &j->pool[j->npool++];
+	if (b)
+		*b = (struct jit_block){ 0 };
+	return b;
+}
+
+void soft_jit_translate(struct soft_cpu *c, const uint8_t *bytes, unsigned nbytes, unsigned ip,
+			struct soft_op *head)
+{
+	struct soft_jit *j = c->jit;
+	struct jit_translation *t = j->t;
+	struct jit_block *b = new_block(c);
+
+	if (!b)
+		return;
+	t->c = c;
+	t->j = j;
+	t->b = b;
+	t->e = j->e;
+	t->ninsns = t->nops = t->nlinks = t->ndetours = 0;
+	decode(t, bytes, nbytes, ip);
+	if (!t->ninsns || !settle(t)) {
+		free_block(j, b);
+		return;
+	}
+	b->ip = (uint16_t)ip;
+	b->ninsns = (uint16_t)t->ninsns;
+	jit_emit_block(t);
+	j->e.at = t->e.at;
+	b->nlinks = t->nlinks;
+	for (unsigned i = 0; i < t->nlinks; i++)
+		b->links[i] = t->links[i];
+	b->next = j->blocks[j->region];
+	j->blocks[j->region] = b;
+	b->head = head;
+	head->disp = (int32_t)(b - j->pool);
+	head->fn = op_head_jit;
+}

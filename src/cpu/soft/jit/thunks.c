@@ -1,0 +1,155 @@
+/*
+ * The few pieces of code that all blocks share: into translated code, out of it, and around a
+ * handler of the interpreter.
+ */
+#include "cpu/soft/jit/inside.h"
+
+static void move_registers(struct emit *e, uint8_t op)
+{
+	for (unsigned g = 0; g < FIRST_IN_MEMORY; g++)
+		emit_gs(e, true, op, jit_host_of(g), GS_SLOT(g));
+	emit_gs(e, true, op, HOST_BUDGET, GS(budget));
+}
+
+/* movaps */
+static void move_xmm(struct emit *e, bool store)
+{
+	for (int i = 0; i < 16; i++)
+		emit_insn(e, &(struct emit_insn){ .map = 1, .op = store ? 0x29 : 0x28,
+						  .reg = (int8_t)i, .kind = RM_GS,
+						  .disp = GS(s.fpu.xmm) + i * 16 });
+}
+
+/* jcc over what is emitted next */
+static uint8_t *skip(struct emit *e, unsigned condition)
+{
+	return emit_branch(e, condition, NULL);
+}
+
+static void here(struct emit *e, uint8_t *site)
+{
+	emit_patch(e, site, emit_run(e));
+}
+
+static void compare_xmm_flag(struct emit *e)
+{
+	emit_insn(e, &(struct emit_insn){ .op = 0x80, .reg = ALU_DIGIT_CMP, .kind = RM_GS,
+					  .disp = GS(jit_xmm), .imm = 0, .imm_size = 1 });
+}
+
+static void set_xmm_flag(struct emit *e, unsigned v)
+{
+	emit_insn(e, &(struct emit_insn){ .op = 0xc6, .reg = 0, .kind = RM_GS, .disp = GS(jit_xmm),
+					  .imm = v, .imm_size = 1 });
+}
+
+#define COND_E	4
+#define COND_NE	5
+
+static void save_xmm_if_live(struct emit *e, bool forget)
+{
+	uint8_t *over;
+
+	compare_xmm_flag(e);
+	over = skip(e, COND_E);
+	move_xmm(e, true);
+	if (forget)
+		set_xmm_flag(e, 0);
+	here(e, over);
+}
+
+static const int callee_saved[] = { RBX, RBP, R12, R13, R14, R15 };
+
+static void push_pop(struct emit *e, bool pop)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(callee_saved); i++) {
+		int r = callee_saved[pop ? ARRAY_SIZE(callee_saved) - 1 - i : i];
+
+		emit_insn(e, &(struct emit_insn){ .op = pop ? 0x58 : 0x50, .reg = (int8_t)r });
+	}
+}
+
+/* Everything is in memory: back to soft_jit_run. */
+static void leave_to_c(struct emit *e)
+{
+	emit_alu_imm(e, true, ALU_DIGIT_ADD, RSP, 8);
+	push_pop(e, true);
+	emit8(e, 0xc3);
+}
+
+void jit_make_thunks(struct soft_jit *j)
+{
+	struct emit *e = &j->e;
+	uint8_t *over;
+	const uint8_t *done;
+
+	/* uint64_t enter(code): gs is the processor already. */
+	j->thunk.enter = emit_run(e);
+	push_pop(e, false);
+	emit_alu_imm(e, true, ALU_DIGIT_SUB, RSP, 8);
+	emit_rr(e, true, OP_MOV_STORE, RDI, HOST_A);
+	move_registers(e, OP_MOV_LOAD);
+	emit_insn(e, &(struct emit_insn){ .op = 0xff, .reg = 4, .kind = RM_REG, .rm = HOST_A });
+
+	done = emit_run(e);
+	leave_to_c(e);
+
+	/* HOST_A is the link. */
+	j->thunk.link = emit_run(e);
+	move_registers(e, OP_MOV_STORE);
+	save_xmm_if_live(e, true);
+	emit_rr(e, true, OP_MOV_STORE, HOST_A, RAX);
+	emit_branch(e, EMIT_JMP, done);
+
+	j->thunk.miss = emit_run(e);
+	move_registers(e, OP_MOV_STORE);
+	save_xmm_if_live(e, true);
+	emit_gs(e, true, 0x33, HOST_A, GS(jit_key));
+	emit_gs(e, true, OP_MOV_STORE, HOST_A, GS(rip));
+	emit_mov_imm(e, RAX, JIT_EXIT_MISS);
+	emit_branch(e, EMIT_JMP, done);
+
+	j->thunk.leave = emit_run(e);
+	move_registers(e, OP_MOV_STORE);
+	save_xmm_if_live(e, true);
+	emit_gs(e, true, 0x03, HOST_A, GS_SLOT(SLOT_IPBASE));
+	emit_gs(e, true, OP_MOV_STORE, HOST_A, GS(rip));
+	emit_mov_imm(e, RAX, JIT_EXIT_LEAVE);
+	emit_branch(e, EMIT_JMP, done);
+
+	/* One instruction by its handler: called, so the stack is 8 off. */
+	j->thunk.one = emit_run(e);
+	move_registers(e, OP_MOV_STORE);
+	save_xmm_if_live(e, false);
+	emit_gs(e, true, OP_MOV_LOAD, RDI, GS(jit_self));
+	emit_rr(e, true, OP_MOV_STORE, HOST_A, RSI);
+	emit_alu_imm(e, true, ALU_DIGIT_SUB, RSP, 8);
+	emit_mov_imm(e, RAX, (uintptr_t)jit_run_one);
+	emit_insn(e, &(struct emit_insn){ .op = 0xff, .reg = 2, .kind = RM_REG, .rm = RAX });
+	emit_alu_imm(e, true, ALU_DIGIT_ADD, RSP, 8);
+	emit_rr(e, false, 0x84, RAX, RAX);		/* test al, al */
+	over = skip(e, COND_NE);
+	/* It has left the block; the handler's state is the state. */
+	emit_alu_imm(e, true, ALU_DIGIT_ADD, RSP, 8);
+	set_xmm_flag(e, 0);
+	emit_mov_imm(e, RAX, JIT_EXIT_LEAVE);
+	emit_branch(e, EMIT_JMP, done);
+	here(e, over);
+	compare_xmm_flag(e);
+	over = skip(e, COND_E);
+	move_xmm(e, false);
+	here(e, over);
+	move_registers(e, OP_MOV_LOAD);
+	emit_insn(e, &(struct emit_insn){ .map = 1, .op = 0xb7, .reg = RAX, .kind = RM_GS,
+					  .disp = GS(cc) });	/* movzx eax, cc */
+	emit8(e, 0x04);
+	emit8(e, 127);					/* add al, 127 */
+	emit8(e, 0x9e);					/* sahf */
+	emit_gs(e, true, OP_MOV_LOAD, RAX, GS_SLOT(RAX));
+	emit8(e, 0xc3);
+
+	j->thunk.load_xmm = emit_run(e);
+	move_xmm(e, false);
+	set_xmm_flag(e, 1);
+	emit8(e, 0xc3);
+}

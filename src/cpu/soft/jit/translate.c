@@ -1,0 +1,376 @@
+/*
+ * The code of a block: each instruction in turn, most of them as they are with other operands.
+ */
+#include "cpu/soft/exec.h"
+#include "cpu/soft/jit/inside.h"
+
+/* ---- Operands ----------------------------------------------------------------- */
+
+/* Host registers that stand for guest registers in memory, for one instruction. */
+struct borrowed {
+	int host[2], guest[2];
+	bool store[2];
+	unsigned n;
+	bool a_taken;		/* HOST_A is the address */
+};
+
+static bool writes(const ZydisDecodedOperand *o)
+{
+	return o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
+}
+
+/* Does what was in the register before matter? */
+static bool needs_old(const struct jit_insn *x, const ZydisDecodedOperand *o)
+{
+	return o->actions & (ZYDIS_OPERAND_ACTION_READ | ZYDIS_OPERAND_ACTION_CONDREAD |
+			     ZYDIS_OPERAND_ACTION_CONDWRITE) || o->size < 32 ||
+	       x->in.mnemonic == ZYDIS_MNEMONIC_BSF || x->in.mnemonic == ZYDIS_MNEMONIC_BSR;
+}
+
+/* The host register for a general register operand. */
+static int register_operand(struct jit_translation *t, const struct jit_insn *x,
+			    const ZydisDecodedOperand *o, struct borrowed *w)
+{
+	unsigned slot = soft_slot_of(o->reg.value), guest = slot / 8;
+	int host = jit_host_of(guest);
+	unsigned i;
+
+	if (slot & 1)
+		return (int)guest + 4;		/* AH CH DH BH */
+	if (host >= 0)
+		return host;
+	for (i = 0; i < w->n; i++)
+		if (w->guest[i] == (int)guest)
+			break;
+	if (i == w->n) {
+		w->host[i] = i == 0 ? HOST_B : HOST_A;
+		w->guest[i] = (int)guest;
+		w->store[i] = false;
+		w->n++;
+		if (needs_old(x, o))
+			emit_gs(&t->e, true, OP_MOV_LOAD, w->host[i], GS_SLOT(guest));
+	} else if (needs_old(x, o) && !w->store[i]) {
+		/* It is there, or was thought to be only written. */
+		emit_gs(&t->e, true, OP_MOV_LOAD, w->host[i], GS_SLOT(guest));
+	}
+	w->store[i] |= writes(o);
+	return w->host[i];
+}
+
+static void give_back(struct jit_translation *t, const struct borrowed *w)
+{
+	for (unsigned i = 0; i < w->n; i++)
+		if (w->store[i])
+			emit_gs(&t->e, true, OP_MOV_STORE, w->host[i], GS_SLOT(w->guest[i]));
+}
+
+/* May a guest register in memory be named there, instead of borrowing a host register? */
+static bool operand_in_place(const struct jit_insn *x, const ZydisDecodedOperand *o)
+{
+	switch (x->in.mnemonic) {
+	case ZYDIS_MNEMONIC_XCHG:		/* would be atomic */
+	case ZYDIS_MNEMONIC_BT:			/* would be a bit string */
+	case ZYDIS_MNEMONIC_BTS:
+	case ZYDIS_MNEMONIC_BTR:
+	case ZYDIS_MNEMONIC_BTC:
+	case ZYDIS_MNEMONIC_CMPXCHG:
+	case ZYDIS_MNEMONIC_XADD:
+		return false;
+	default:
+		break;
+	}
+	if (x->xmm)
+		return !writes(o);
+	return !writes(o) || o->size != 32;
+}
+
+static const ZydisDecodedOperand *operand_of(const struct jit_insn *x, ZydisOperandEncoding e)
+{
+	for (unsigned i = 0; i < x->in.operand_count_visible; i++)
+		if (x->op[i].encoding == e && x->op[i].type == ZYDIS_OPERAND_TYPE_REGISTER)
+			return &x->op[i];
+	return NULL;
+}
+
+static bool is_general(const ZydisDecodedOperand *o)
+{
+	ZydisRegisterClass k = ZydisRegisterGetClass(o->reg.value);
+
+	return k >= ZYDIS_REGCLASS_GPR8 && k <= ZYDIS_REGCLASS_GPR64;
+}
+
+/* SPL, BPL, SIL, DIL need a REX prefix to be named. */
+static bool needs_rex(const ZydisDecodedOperand *o)
+{
+	return o->reg.value >= ZYDIS_REGISTER_SPL && o->reg.value <= ZYDIS_REGISTER_DIL;
+}
+
+static struct emit_insn same_opcode(const struct jit_insn *x)
+{
+	const ZydisDecodedInstruction *in = &x->in;
+	struct emit_insn i = {
+		.w = in->raw.rex.W, .op = in->opcode, .reg = -1,
+		.lock = in->attributes & ZYDIS_ATTRIB_HAS_LOCK,
+	};
+
+	i.map = in->opcode_map == ZYDIS_OPCODE_MAP_0F ? 1 :
+		in->opcode_map == ZYDIS_OPCODE_MAP_0F38 ? 2 :
+		in->opcode_map == ZYDIS_OPCODE_MAP_0F3A ? 3 : 0;
+	for (unsigned k = 0; k < in->raw.prefix_count; k++) {
+		if (in->raw.prefixes[k].type == ZYDIS_PREFIX_TYPE_IGNORED)
+			continue;
+		if (in->raw.prefixes[k].value == 0x66)
+			i.p66 = true;
+		else if ((in->raw.prefixes[k].value & 0xfe) == 0xf2 &&
+			 in->raw.prefixes[k].type == ZYDIS_PREFIX_TYPE_MANDATORY)
+			i.rep = in->raw.prefixes[k].value;
+	}
+	i.imm_size = in->raw.imm[0].size / 8;
+	i.imm = in->raw.imm[0].value.u;
+	return i;
+}
+
+/* The same instruction; a memory operand is at HOST_A. */
+static void emit_same(struct jit_translation *t, const struct jit_insn *x)
+{
+	const ZydisDecodedOperand *reg = operand_of(x, ZYDIS_OPERAND_ENCODING_MODRM_REG);
+	const ZydisDecodedOperand *rm = operand_of(x, ZYDIS_OPERAND_ENCODING_MODRM_RM);
+	const ZydisDecodedOperand *code = operand_of(x, ZYDIS_OPERAND_ENCODING_OPCODE);
+	struct emit_insn i = same_opcode(x);
+	struct borrowed w = { .a_taken = x->mem >= 0 };
+
+	for (unsigned k = 0; k < x->in.operand_count_visible; k++)
+		if (x->op[k].type == ZYDIS_OPERAND_TYPE_REGISTER && needs_rex(&x->op[k]))
+			i.rex = true;
+	if (code && is_general(code))
+		i.reg = (int8_t)register_operand(t, x, code, &w);
+	if (x->in.attributes & ZYDIS_ATTRIB_HAS_MODRM) {
+		i.reg = (int8_t)x->in.raw.modrm.reg;
+		if (reg)
+			i.reg = (int8_t)(is_general(reg) ? register_operand(t, x, reg, &w) :
+					 soft_reg_number(reg->reg.value));
+		if (x->mem >= 0) {
+			i.kind = RM_MEM;
+			i.rm = HOST_A;
+		} else if (rm && is_general(rm) && jit_host_of(soft_slot_of(rm->reg.value) / 8) < 0 &&
+			   operand_in_place(x, rm)) {
+			i.kind = RM_GS;
+			i.disp = GS_SLOT(soft_slot_of(rm->reg.value) / 8);
+		} else {
+			i.kind = RM_REG;
+			i.rm = (int8_t)(!rm ? x->in.raw.modrm.rm :
+					is_general(rm) ? register_operand(t, x, rm, &w) :
+					soft_reg_number(rm->reg.value));
+		}
+	}
+	emit_insn(&t->e, &i);
+	give_back(t, &w);
+}
+
+/* ---- Instructions --------------------------------------------------------------- */
+
+static void rewrite(struct jit_translation *t, const struct jit_insn *x)
+{
+	struct jit_detour *d = NULL;
+
+	if (x->mem >= 0) {
+		jit_before_clobber(t, x);
+		d = jit_slow_way(t, x);
+		jit_emit_address(t, x->ops, HOST_A, true);
+		if (x->align > 1) {
+			/* test r14b, align - 1 */
+			emit_insn(&t->e, &(struct emit_insn){ .rex = true, .op = 0xf6, .reg = 0,
+				  .kind = RM_REG, .rm = HOST_A, .imm = x->align - 1u, .imm_size = 1 });
+			d->site[d->nsites++] = emit_branch(&t->e, 5, NULL);
+		}
+		jit_emit_check(t, d, x->mem_size, x->mem_write);
+	}
+	jit_before_insn(t, x);
+	emit_same(t, x);
+	jit_after_insn(t, x);
+	if (d)
+		d->back = emit_run(&t->e);
+}
+
+static void lea(struct jit_translation *t, const struct jit_insn *x)
+{
+	unsigned guest = x->ops->dst / 8;
+	int host = jit_host_of(guest);
+
+	jit_before_insn(t, x);
+	jit_emit_address(t, x->ops, host >= 0 ? host : HOST_A, x->op[0].size == 64);
+	if (host < 0)
+		emit_gs(&t->e, true, OP_MOV_STORE, HOST_A, GS_SLOT(guest));
+	jit_after_insn(t, x);
+}
+
+static void push(struct jit_translation *t, const struct jit_insn *x)
+{
+	const struct soft_op *op = x->ops;
+	struct jit_detour *d;
+
+	jit_before_clobber(t, x);
+	d = jit_slow_way(t, x);
+	emit_lea(&t->e, HOST_A, HOST_RSP, -1, 0, -8);
+	jit_emit_check(t, d, 8, true);
+	if (op->fn == op_push64_i) {
+		emit_insn(&t->e, &(struct emit_insn){ .w = true, .op = 0xc7, .reg = 0, .kind = RM_MEM,
+			  .rm = HOST_A, .imm = (uint32_t)op->imm, .imm_size = 4 });
+	} else {
+		int host = jit_host_of(op->dst / 8);
+
+		if (host < 0) {
+			host = HOST_B;
+			emit_gs(&t->e, true, OP_MOV_LOAD, host, GS_SLOT(op->dst / 8));
+		}
+		emit_mem(&t->e, true, OP_MOV_STORE, host, HOST_A, 0);
+	}
+	emit_lea(&t->e, HOST_RSP, HOST_RSP, -1, 0, -8);
+	jit_after_insn(t, x);
+	d->back = emit_run(&t->e);
+}
+
+static void pop(struct jit_translation *t, const struct jit_insn *x)
+{
+	unsigned guest = x->ops->dst / 8;
+	int host = jit_host_of(guest);
+	struct jit_detour *d;
+
+	jit_before_clobber(t, x);
+	d = jit_slow_way(t, x);
+	emit_rr(&t->e, true, OP_MOV_STORE, HOST_RSP, HOST_A);
+	jit_emit_check(t, d, 8, false);
+	emit_lea(&t->e, HOST_RSP, HOST_RSP, -1, 0, 8);
+	emit_mem(&t->e, true, OP_MOV_LOAD, host < 0 ? HOST_B : host, HOST_A, 0);
+	if (host < 0)
+		emit_gs(&t->e, true, OP_MOV_STORE, HOST_B, GS_SLOT(guest));
+	jit_after_insn(t, x);
+	d->back = emit_run(&t->e);
+}
+
+static void leave(struct jit_translation *t, const struct jit_insn *x)
+{
+	struct jit_detour *d;
+
+	jit_before_clobber(t, x);
+	d = jit_slow_way(t, x);
+	emit_rr(&t->e, true, OP_MOV_STORE, RBP, HOST_A);
+	jit_emit_check(t, d, 8, false);
+	emit_lea(&t->e, HOST_RSP, RBP, -1, 0, 8);
+	emit_mem(&t->e, true, OP_MOV_LOAD, RBP, HOST_A, 0);
+	jit_after_insn(t, x);
+	d->back = emit_run(&t->e);
+}
+
+/* By its handler: everything goes to memory and comes back. */
+static void interpret(struct jit_translation *t, const struct jit_insn *x)
+{
+	jit_save_flags(t);
+	emit_mov_imm(&t->e, HOST_A, (uintptr_t)x->ops);
+	emit_branch(&t->e, EMIT_CALL, t->j->thunk.one);
+	t->flags = (struct jit_flags){ .host = true, .cc = true };
+}
+
+static void one_insn(struct jit_translation *t, const struct jit_insn *x)
+{
+	switch ((enum jit_class)x->class) {
+	case JIT_INTERPRET:
+	case JIT_DIV:
+		interpret(t, x);
+		break;
+	case JIT_NOTHING:
+		break;
+	case JIT_REWRITE:
+		rewrite(t, x);
+		break;
+	case JIT_LEA:
+		lea(t, x);
+		break;
+	case JIT_PUSH:
+		push(t, x);
+		break;
+	case JIT_POP:
+		pop(t, x);
+		break;
+	case JIT_LEAVE:
+		leave(t, x);
+		break;
+	case JIT_JCC:
+		jit_emit_jcc(t, x);
+		break;
+	case JIT_JMP:
+	case JIT_JMP_INDIRECT:
+	case JIT_CALL:
+	case JIT_CALL_INDIRECT:
+	case JIT_RET:
+		jit_emit_jump(t, x);
+		break;
+	}
+}
+
+/* ---- The block ------------------------------------------------------------------- */
+
+/* Out through the run loop, before the block's first instruction. */
+static void emit_leave(struct jit_translation *t, unsigned ip)
+{
+	emit_insn(&t->e, &(struct emit_insn){ .op = 0xb8, .reg = HOST_A, .imm = ip, .imm_size = 4 });
+	emit_branch(&t->e, EMIT_JMP, t->j->thunk.leave);
+}
+
+static void sub_budget(struct jit_translation *t, unsigned n, unsigned digit)
+{
+	/* Always the long form: the code of a dead block's entry is written over. */
+	emit_insn(&t->e, &(struct emit_insn){ .w = true, .op = 0x81, .reg = (int8_t)digit,
+		  .kind = RM_REG, .rm = HOST_BUDGET, .imm = n, .imm_size = 4 });
+}
+
+static void head(struct jit_translation *t, uint8_t **kicked, uint8_t **spent)
+{
+	struct emit *e = &t->e;
+	bool xmm = false;
+
+	t->b->far_entry = emit_run(e);
+	emit_gs(e, true, 0x33, HOST_A, GS(jit_key));
+	emit_alu_imm(e, true, ALU_DIGIT_AND, HOST_A, -4096);
+	emit_gs(e, true, OP_MOV_STORE, HOST_A, GS_SLOT(SLOT_IPBASE));
+	t->b->poll_entry = emit_run(e);
+	emit_insn(e, &(struct emit_insn){ .op = 0x83, .reg = ALU_DIGIT_CMP, .kind = RM_GS,
+					  .disp = GS(kick), .imm = 0, .imm_size = 1 });
+	*kicked = emit_branch(e, 5, NULL);
+	t->b->near_entry = emit_run(e);
+	sub_budget(t, t->ninsns, ALU_DIGIT_SUB);
+	*spent = emit_branch(e, 12, NULL);	/* jl */
+	for (unsigned i = 0; i < t->ninsns; i++)
+		xmm |= t->insn[i].xmm;
+	if (xmm) {
+		uint8_t *over;
+
+		emit_insn(e, &(struct emit_insn){ .op = 0x80, .reg = ALU_DIGIT_CMP, .kind = RM_GS,
+						  .disp = GS(jit_xmm), .imm = 0, .imm_size = 1 });
+		over = emit_branch(e, 5, NULL);
+		emit_branch(e, EMIT_CALL, t->j->thunk.load_xmm);
+		emit_patch(e, over, emit_run(e));
+	}
+}
+
+static bool ends_block(const struct jit_insn *x)
+{
+	return x->class >= JIT_JMP;
+}
+
+void jit_emit_block(struct jit_translation *t)
+{
+	uint8_t *kicked, *spent;
+
+	head(t, &kicked, &spent);
+	t->flags = (struct jit_flags){ .cc = true };
+	for (unsigned i = 0; i < t->ninsns; i++)
+		one_insn(t, &t->insn[i]);
+	if (!ends_block(&t->insn[t->ninsns - 1]))
+		jit_emit_end(t);
+	emit_patch(&t->e, spent, emit_run(&t->e));
+	sub_budget(t, t->ninsns, ALU_DIGIT_ADD);
+	emit_patch(&t->e, kicked, emit_run(&t->e));
+	emit_leave(t, t->b->ip);
+	jit_emit_detours(t);
+}
