@@ -143,10 +143,16 @@ static void emit_indirect_target(struct jit_translation *t, const struct jit_ins
 static void emit_push_return(struct jit_translation *t, const struct jit_insn *x,
 			     struct jit_detour *d)
 {
-	emit_lea(&t->e, HOST_A, HOST_RSP, -1, 0, -8);
-	jit_emit_check(t, d, 8, true);
+	int32_t at = 0;
+
+	if (t->grouped) {
+		at = t->group.at[x - t->insn] - t->group.low;
+	} else {
+		emit_lea(&t->e, HOST_A, HOST_RSP, -1, 0, -8);
+		jit_emit_check(t, d, 8, true);
+	}
 	emit_page_address(t, HOST_B, x->ip + x->in.length);
-	emit_mem(&t->e, true, OP_MOV_STORE, HOST_B, HOST_A, 0);
+	emit_mem(&t->e, true, OP_MOV_STORE, HOST_B, HOST_A, at);
 	emit_lea(&t->e, HOST_RSP, HOST_RSP, -1, 0, -8);
 }
 
@@ -175,9 +181,15 @@ static void call(struct jit_translation *t, const struct jit_insn *x, struct jit
 
 static void ret(struct jit_translation *t, const struct jit_insn *x, struct jit_detour *d)
 {
-	emit_rr(&t->e, true, OP_MOV_STORE, HOST_RSP, HOST_A);
-	jit_emit_check(t, d, 8, false);
-	emit_mem(&t->e, true, OP_MOV_LOAD, HOST_A, HOST_A, 0);
+	int32_t at = 0;
+
+	if (t->grouped) {
+		at = t->group.at[x - t->insn] - t->group.low;
+	} else {
+		emit_rr(&t->e, true, OP_MOV_STORE, HOST_RSP, HOST_A);
+		jit_emit_check(t, d, 8, false);
+	}
+	emit_mem(&t->e, true, OP_MOV_LOAD, HOST_A, HOST_A, at);
 	emit_lookup(t, d);
 	emit_lea(&t->e, HOST_RSP, HOST_RSP, -1, 0, (int32_t)(8 + x->ops->imm));
 	emit_codes(t, 0xff, 4);
@@ -246,6 +258,24 @@ static void slow(struct jit_translation *t, struct jit_detour *d)
 		emit8(&t->e, 0xcc);
 }
 
+/* The group's instructions, each with its own check. */
+static void ungrouped(struct jit_translation *t, unsigned number)
+{
+	struct jit_detour *d = &t->detour[number];
+
+	t->flags = d->flags;
+	t->grouped = false;
+	for (const struct jit_insn *x = d->insn; x <= &t->insn[d->last]; x++)
+		jit_emit_one(t, x);
+	if (t->insn[d->last].class >= JIT_JMP)
+		return;
+	if (d->flags_back.cc)
+		jit_save_flags(t);
+	if (d->flags_back.host)
+		jit_need_flags(t);
+	emit_branch(&t->e, EMIT_JMP, d->back);
+}
+
 void jit_emit_detours(struct jit_translation *t)
 {
 	for (unsigned i = 0; i < t->ndetours; i++) {
@@ -257,6 +287,8 @@ void jit_emit_detours(struct jit_translation *t)
 			taken(t, d);
 		else if (d->kind == DETOUR_MISS)
 			emit_branch(&t->e, EMIT_JMP, t->j->thunk.miss);
+		else if (d->kind == DETOUR_GROUP)
+			ungrouped(t, i);
 		else
 			slow(t, d);
 	}

@@ -33,12 +33,14 @@
 #define GS_SLOT(n)	((int32_t)(offsetof(struct soft_cpu, r) + (n) * 8))
 
 #define JIT_MAX_INSNS	64
-#define JIT_MAX_LINKS	(JIT_MAX_INSNS + 2)
+/* Code may stand four times: in line and out of it, and once more in a loop. */
+#define JIT_MAX_LINKS	(4 * JIT_MAX_INSNS + 4)
+#define JIT_MAX_DETOURS	(8 * JIT_MAX_INSNS + 8)
 #define JIT_REGIONS	16u
 #define JIT_REGION_SIZE	(2u << 20)
 #define JIT_THUNKS_SIZE	4096u
 #define JIT_MAX_BLOCKS	(32u * 1024)
-#define JIT_BLOCK_ROOM	(48u << 10)	/* no block is longer than this */
+#define JIT_BLOCK_ROOM	(128u << 10)	/* no block is longer than this */
 
 /* A jump from one block to another of the same page. */
 struct jit_link {
@@ -135,6 +137,21 @@ struct jit_flags {
 	struct jit_recipe recipe;
 };
 
+/*
+ * A run of instructions whose memory operands lie near each other, by the same registers: one check
+ * serves them all, and HOST_A stays the host address of the lowest.  Where the check fails, the
+ * same instructions stand again out of line, each with its own.
+ */
+struct jit_group {
+	unsigned first, last;		/* in insn[] */
+	int32_t low, high;		/* of the addresses, from the first one's registers */
+	bool write;
+	int32_t aligned;		/* an address that is a multiple of 16; or NOT_ALIGNED */
+	int32_t at[JIT_MAX_INSNS];	/* by instruction: address, as low */
+};
+#define NOT_ALIGNED INT32_MIN
+#define GROUP_SPAN 256		/* bytes; more would cross pages too often */
+
 /* Code out of line, where a memory access or a jump did not go as hoped. */
 struct jit_detour {
 	uint8_t *site[4];
@@ -142,7 +159,9 @@ struct jit_detour {
 	const struct jit_insn *insn;	/* that the handler is to execute */
 	struct jit_flags flags;
 	const uint8_t *back;		/* run address; NULL: it does not come back */
-	enum { DETOUR_SLOW, DETOUR_TAKEN, DETOUR_MISS } kind;
+	struct jit_flags flags_back;	/* GROUP: what is expected there */
+	unsigned last;			/* GROUP: from insn to this one */
+	enum { DETOUR_SLOW, DETOUR_TAKEN, DETOUR_MISS, DETOUR_GROUP, DETOUR_LEAVE } kind;
 };
 
 struct jit_translation {
@@ -157,14 +176,24 @@ struct jit_translation {
 	unsigned nops;
 	struct jit_link links[JIT_MAX_LINKS];
 	unsigned nlinks;
-	struct jit_detour detour[JIT_MAX_INSNS * 2 + 2];	/* of one in line, and of one out of it */
+	struct jit_detour detour[JIT_MAX_DETOURS];
 	unsigned ndetours;
+	struct jit_group group;
+	bool grouped;			/* the instruction's operand is in the group */
+	const uint8_t *loop;		/* run address of the second copy of a block that is a loop */
 };
+
+/* group.c: is there a group that begins with t->insn[first]?  Then it is in t->group. */
+bool jit_find_group(struct jit_translation *t, unsigned first);
 
 /* classify.c: fills class and what follows it. */
 void jit_classify(struct jit_translation *t, struct jit_insn *x);
 /* translate.c: writes the code of t->insn[]. */
 void jit_emit_block(struct jit_translation *t);
+/* The same of one instruction. */
+void jit_emit_one(struct jit_translation *t, const struct jit_insn *x);
+/* Out through the run loop, before the instruction at ip. */
+void jit_emit_leave(struct jit_translation *t, unsigned ip);
 
 /* flags.c */
 void jit_save_flags(struct jit_translation *t);		/* to cc, from wherever they are */

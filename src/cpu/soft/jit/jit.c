@@ -343,7 +343,7 @@ static void decode(struct jit_translation *t, const uint8_t *bytes, unsigned nby
 /* Memory of its own for what translated code refers to. */
 static bool settle(struct jit_translation *t)
 {
-	size_t links = (t->ninsns + 2) * sizeof(*t->b->links);
+	size_t links = (4 * t->ninsns + 4) * sizeof(*t->b->links);
 	size_t ops = t->nops * sizeof(*t->ops);
 	uint8_t *p = malloc(links + ops);
 	struct soft_op *settled;

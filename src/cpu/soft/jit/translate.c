@@ -130,8 +130,8 @@ static struct emit_insn same_opcode(const struct jit_insn *x)
 	return i;
 }
 
-/* The same instruction; a memory operand is at HOST_A. */
-static void emit_same(struct jit_translation *t, const struct jit_insn *x)
+/* The same instruction; a memory operand is at HOST_A + disp. */
+static void emit_same(struct jit_translation *t, const struct jit_insn *x, int32_t disp)
 {
 	const ZydisDecodedOperand *reg = operand_of(x, ZYDIS_OPERAND_ENCODING_MODRM_REG);
 	const ZydisDecodedOperand *rm = operand_of(x, ZYDIS_OPERAND_ENCODING_MODRM_RM);
@@ -152,6 +152,7 @@ static void emit_same(struct jit_translation *t, const struct jit_insn *x)
 		if (x->mem >= 0) {
 			i.kind = RM_MEM;
 			i.rm = HOST_A;
+			i.disp = disp;
 		} else if (rm && is_general(rm) && jit_host_of(soft_slot_of(rm->reg.value) / 8) < 0 &&
 			   operand_in_place(x, rm)) {
 			i.kind = RM_GS;
@@ -169,11 +170,18 @@ static void emit_same(struct jit_translation *t, const struct jit_insn *x)
 
 /* ---- Instructions --------------------------------------------------------------- */
 
+/* Where the group has the operand of x, from HOST_A. */
+static int32_t group_offset(const struct jit_translation *t, const struct jit_insn *x)
+{
+	return t->group.at[x - t->insn] - t->group.low;
+}
+
 static void rewrite(struct jit_translation *t, const struct jit_insn *x)
 {
+	bool grouped = t->grouped && x->mem >= 0;
 	struct jit_detour *d = NULL;
 
-	if (x->mem >= 0) {
+	if (x->mem >= 0 && !grouped) {
 		jit_before_clobber(t, x);
 		d = jit_slow_way(t, x);
 		jit_emit_address(t, x->ops, HOST_A, true);
@@ -186,7 +194,7 @@ static void rewrite(struct jit_translation *t, const struct jit_insn *x)
 		jit_emit_check(t, d, x->mem_size, x->mem_write);
 	}
 	jit_before_insn(t, x);
-	emit_same(t, x);
+	emit_same(t, x, grouped ? group_offset(t, x) : 0);
 	jit_after_insn(t, x);
 	if (d)
 		d->back = emit_run(&t->e);
@@ -207,15 +215,21 @@ static void lea(struct jit_translation *t, const struct jit_insn *x)
 static void push(struct jit_translation *t, const struct jit_insn *x)
 {
 	const struct soft_op *op = x->ops;
-	struct jit_detour *d;
+	struct jit_detour *d = NULL;
+	int32_t at = 0;
 
-	jit_before_clobber(t, x);
-	d = jit_slow_way(t, x);
-	emit_lea(&t->e, HOST_A, HOST_RSP, -1, 0, -8);
-	jit_emit_check(t, d, 8, true);
+	if (t->grouped) {
+		jit_before_insn(t, x);
+		at = group_offset(t, x);
+	} else {
+		jit_before_clobber(t, x);
+		d = jit_slow_way(t, x);
+		emit_lea(&t->e, HOST_A, HOST_RSP, -1, 0, -8);
+		jit_emit_check(t, d, 8, true);
+	}
 	if (op->fn == op_push64_i) {
 		emit_insn(&t->e, &(struct emit_insn){ .w = true, .op = 0xc7, .reg = 0, .kind = RM_MEM,
-			  .rm = HOST_A, .imm = (uint32_t)op->imm, .imm_size = 4 });
+			  .rm = HOST_A, .disp = at, .imm = (uint32_t)op->imm, .imm_size = 4 });
 	} else {
 		int host = jit_host_of(op->dst / 8);
 
@@ -223,29 +237,37 @@ static void push(struct jit_translation *t, const struct jit_insn *x)
 			host = HOST_B;
 			emit_gs(&t->e, true, OP_MOV_LOAD, host, GS_SLOT(op->dst / 8));
 		}
-		emit_mem(&t->e, true, OP_MOV_STORE, host, HOST_A, 0);
+		emit_mem(&t->e, true, OP_MOV_STORE, host, HOST_A, at);
 	}
 	emit_lea(&t->e, HOST_RSP, HOST_RSP, -1, 0, -8);
 	jit_after_insn(t, x);
-	d->back = emit_run(&t->e);
+	if (d)
+		d->back = emit_run(&t->e);
 }
 
 static void pop(struct jit_translation *t, const struct jit_insn *x)
 {
 	unsigned guest = x->ops->dst / 8;
 	int host = jit_host_of(guest);
-	struct jit_detour *d;
+	struct jit_detour *d = NULL;
+	int32_t at = 0;
 
-	jit_before_clobber(t, x);
-	d = jit_slow_way(t, x);
-	emit_rr(&t->e, true, OP_MOV_STORE, HOST_RSP, HOST_A);
-	jit_emit_check(t, d, 8, false);
+	if (t->grouped) {
+		jit_before_insn(t, x);
+		at = group_offset(t, x);
+	} else {
+		jit_before_clobber(t, x);
+		d = jit_slow_way(t, x);
+		emit_rr(&t->e, true, OP_MOV_STORE, HOST_RSP, HOST_A);
+		jit_emit_check(t, d, 8, false);
+	}
 	emit_lea(&t->e, HOST_RSP, HOST_RSP, -1, 0, 8);
-	emit_mem(&t->e, true, OP_MOV_LOAD, host < 0 ? HOST_B : host, HOST_A, 0);
+	emit_mem(&t->e, true, OP_MOV_LOAD, host < 0 ? HOST_B : host, HOST_A, at);
 	if (host < 0)
 		emit_gs(&t->e, true, OP_MOV_STORE, HOST_B, GS_SLOT(guest));
 	jit_after_insn(t, x);
-	d->back = emit_run(&t->e);
+	if (d)
+		d->back = emit_run(&t->e);
 }
 
 static void leave(struct jit_translation *t, const struct jit_insn *x)
@@ -271,7 +293,7 @@ static void interpret(struct jit_translation *t, const struct jit_insn *x)
 	t->flags = (struct jit_flags){ .host = true, .cc = true };
 }
 
-static void one_insn(struct jit_translation *t, const struct jit_insn *x)
+void jit_emit_one(struct jit_translation *t, const struct jit_insn *x)
 {
 	switch ((enum jit_class)x->class) {
 	case JIT_INTERPRET:
@@ -310,8 +332,7 @@ static void one_insn(struct jit_translation *t, const struct jit_insn *x)
 
 /* ---- The block ------------------------------------------------------------------- */
 
-/* Out through the run loop, before the block's first instruction. */
-static void emit_leave(struct jit_translation *t, unsigned ip)
+void jit_emit_leave(struct jit_translation *t, unsigned ip)
 {
 	emit_insn(&t->e, &(struct emit_insn){ .op = 0xb8, .reg = HOST_A, .imm = ip, .imm_size = 4 });
 	emit_branch(&t->e, EMIT_JMP, t->j->thunk.leave);
@@ -358,19 +379,63 @@ static bool ends_block(const struct jit_insn *x)
 	return x->class >= JIT_JMP;
 }
 
+/* One check for all of t->group, then its instructions without. */
+static void emit_group(struct jit_translation *t)
+{
+	const struct jit_group *g = &t->group;
+	const struct jit_insn *x = &t->insn[g->first];
+	struct soft_op address = { .base = SLOT(REG_RSP), .index = SLOT(SLOT_ZERO) };
+	struct jit_detour *d;
+
+	if (!t->flags.cc && t->flags.recipe.kind == RECIPE_NONE)
+		jit_save_flags(t);
+	t->flags.host = false;
+	d = jit_slow_way(t, x);
+	d->kind = DETOUR_GROUP;
+	d->last = g->last;
+	if (x->class == JIT_REWRITE)
+		address = *x->ops;
+	address.disp = g->low;
+	jit_emit_address(t, &address, HOST_A, true);
+	if (g->aligned != NOT_ALIGNED) {
+		emit_lea(&t->e, HOST_B, HOST_A, -1, 0, g->aligned - g->low);
+		emit_insn(&t->e, &(struct emit_insn){ .rex = true, .op = 0xf6, .reg = 0,
+			  .kind = RM_REG, .rm = HOST_B, .imm = 15, .imm_size = 1 });
+		d->site[d->nsites++] = emit_branch(&t->e, 5, NULL);
+	}
+	jit_emit_check(t, d, (unsigned)(g->high - g->low), g->write);
+	t->grouped = true;
+	for (unsigned i = g->first; i <= g->last; i++)
+		jit_emit_one(t, &t->insn[i]);
+	t->grouped = false;
+	d->flags_back = t->flags;
+	d->back = emit_run(&t->e);
+}
+
+static void emit_insns(struct jit_translation *t)
+{
+	for (unsigned i = 0; i < t->ninsns; i++) {
+		if (jit_find_group(t, i)) {
+			emit_group(t);
+			i = t->group.last;
+		} else {
+			jit_emit_one(t, &t->insn[i]);
+		}
+	}
+	if (!ends_block(&t->insn[t->ninsns - 1]))
+		jit_emit_end(t);
+}
+
 void jit_emit_block(struct jit_translation *t)
 {
 	uint8_t *kicked, *spent;
 
 	head(t, &kicked, &spent);
 	t->flags = (struct jit_flags){ .cc = true };
-	for (unsigned i = 0; i < t->ninsns; i++)
-		one_insn(t, &t->insn[i]);
-	if (!ends_block(&t->insn[t->ninsns - 1]))
-		jit_emit_end(t);
+	emit_insns(t);
 	emit_patch(&t->e, spent, emit_run(&t->e));
 	sub_budget(t, t->ninsns, ALU_DIGIT_ADD);
 	emit_patch(&t->e, kicked, emit_run(&t->e));
-	emit_leave(t, t->b->ip);
+	jit_emit_leave(t, t->b->ip);
 	jit_emit_detours(t);
 }
