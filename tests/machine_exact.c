@@ -1,12 +1,13 @@
 /*
- * machine_exact [--seed N] KERNEL[,INITRD] POINTS LAST
+ * machine_exact [--seed N] [--tiers A,B] KERNEL[,INITRD] POINTS LAST
  *
  * A machine that was carried to another one goes on exactly.  One machine runs to LAST and stands
  * at POINTS pseudo-random instruction counts on the way; at each of them its state is written down
  * as text.  Beside it a chain of machines: each is made anew, gets RAM and every record (encoded
  * and decoded again) of the one before, and runs to the next point, where its state must be the
  * same text.  Each is also exported again before it runs: the records must be the same bytes.
- * Status 0: all the same.
+ * Status 0: all the same.  --tiers: soft.tier of the one machine and of those in the chain, whose
+ * odd ones take the first one again.  Status 77: one of them is not there.
  */
 #include <inttypes.h>
 #include <pthread.h>
@@ -46,7 +47,7 @@ static void set(struct config *c, const char *key, const char *value)
 }
 
 /* The boot files are not named to a restored machine: it must not miss them. */
-static struct config *configure(const char *guest, bool restored)
+static struct config *configure(const char *guest, bool restored, const char *tier)
 {
 	struct config *c = config_create();
 	struct skep_error e = { "" };
@@ -58,6 +59,7 @@ static struct config *configure(const char *guest, bool restored)
 	set(c, "memory.size", initrd ? "256M" : "64M");
 	set(c, "clock.mode", "virtual");
 	set(c, "lpc.debug_exit", "true");
+	set(c, "soft.tier", tier);
 	if (initrd) {
 		*initrd++ = '\0';
 		set(c, "boot.initrd", restored ? "/nonexistent/initrd" : initrd);
@@ -70,14 +72,18 @@ static struct config *configure(const char *guest, bool restored)
 	return c;
 }
 
-static struct machine *make(const char *guest, bool restored)
+static struct machine *make(const char *guest, bool restored, const char *tier)
 {
 	struct machine *m = calloc(1, sizeof(*m));
 
 	if (!m)
 		die("out of memory", NULL);
-	m->config = configure(guest, restored);
+	m->config = configure(guest, restored, tier);
 	m->vm = restored ? vm_create_restored(m->config, &m->e) : vm_create(m->config, &m->e);
+	if (!m->vm && strstr(m->e.text, "not built yet")) {
+		printf("%s\n", m->e.text);
+		exit(77);
+	}
 	if (!m->vm)
 		die("no machine", &m->e);
 	sem_init(&m->stands, 0, 0);
@@ -214,9 +220,10 @@ static unsigned compare_records(struct machine_state *a, struct machine_state *b
 }
 
 /* A new machine in the state of this one. */
-static struct machine *move(struct machine *from, const char *guest, unsigned *failed)
+static struct machine *move(struct machine *from, const char *guest, const char *tier,
+			    unsigned *failed)
 {
-	struct machine *to = make(guest, true);
+	struct machine *to = make(guest, true, tier);
 	struct machine_state *a, *b, *again;
 	struct skep_error e = { "" };
 
@@ -294,6 +301,7 @@ static bool compare(struct machine *a, struct machine *b, uint64_t at, const cha
 int main(int argc, char **argv)
 {
 	struct machine *straight, *whole, *link, *next;
+	const char *tiers[2] = { "auto", "auto" };
 	uint64_t seed = 1, *at;
 	unsigned n, i, failed = 0, done = 0;
 
@@ -302,15 +310,21 @@ int main(int argc, char **argv)
 		argc -= 2;
 		argv += 2;
 	}
-	if (argc != 4) {
-		fprintf(stderr, "usage: machine_exact [--seed N] KERNEL[,INITRD] POINTS LAST\n");
+	if (argc > 3 && !strcmp(argv[1], "--tiers")) {
+		tiers[0] = strtok(argv[2], ",");
+		tiers[1] = strtok(NULL, ",");
+		argc -= 2;
+		argv += 2;
+	}
+	if (argc != 4 || !tiers[0] || !tiers[1]) {
+		fprintf(stderr, "usage: machine_exact [--seed N] [--tiers A,B] KERNEL[,INITRD] POINTS LAST\n");
 		return 2;
 	}
 	n = (unsigned)strtoul(argv[2], NULL, 0);
 	at = choose(n, strtoull(argv[3], NULL, 0), seed);
-	straight = make(argv[1], false);
-	whole = make(argv[1], false);
-	link = make(argv[1], false);
+	straight = make(argv[1], false, tiers[0]);
+	whole = make(argv[1], false, tiers[0]);
+	link = make(argv[1], false, tiers[1]);
 	for (i = 0; i <= n && failed < 5; i++) {
 		if (i && at[i] == at[i - 1])
 			continue;
@@ -318,7 +332,7 @@ int main(int argc, char **argv)
 		run_to(link, at[i]);
 		if (!compare(whole, link, at[i], "carried", &failed))
 			break;
-		next = move(link, argv[1], &failed);
+		next = move(link, argv[1], tiers[!(i & 1)], &failed);
 		end(link);
 		link = next;
 		done++;

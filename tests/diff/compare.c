@@ -15,7 +15,8 @@ static const char *const reg_names[16] = {
 	"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
 	"r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15",
 };
-static const char *const path_names[SOFT_PATHS] = { "cold", "warm", "alone" };
+static const char *const path_names[SOFT_PATHS] = { "cold", "warm", "alone", "translated",
+						 "translated, warm" };
 
 const char *path_name(enum soft_path path)
 {

@@ -179,9 +179,12 @@ enum soft_path {
 	SOFT_COLD,		/* decoded for the first time */
 	SOFT_WARM,		/* from the cache of blocks */
 	SOFT_ALONE,		/* each instruction by itself */
+	SOFT_TRANSLATED,	/* translated, for the first time */
+	SOFT_TRANSLATED_WARM,	/* ... and again */
 	SOFT_PATHS
 };
-const char *soft_init(void);
+/* NULL, or why there is none; how many of the paths there are. */
+const char *soft_init(unsigned *paths);
 /* Puts the code in place, and takes it away again. */
 void soft_place(const struct diff_case *k);
 void soft_unplace(const struct diff_case *k);

@@ -48,6 +48,7 @@ static struct host_facts host;
 /* Large, and written whole for every case. */
 static struct diff_case the_case;
 static struct outcome native, soft[SOFT_PATHS];
+static unsigned paths;		/* of these there are so many */
 
 /* ---- One case ------------------------------------------------------------------------ */
 
@@ -93,7 +94,7 @@ static bool agrees(const struct diff_case *k, FILE *out)
 	if (k->kind == CASE_COMPARE && !option.soft_only)
 		native_run(k, memory, &native);
 	soft_place(k);
-	for (unsigned p = 0; p < SOFT_PATHS; p++) {
+	for (unsigned p = 0; p < paths; p++) {
 		bool ok;
 
 		soft_execute(k, memory, p, &soft[p]);
@@ -343,7 +344,7 @@ int main(int argc, char **argv)
 	parse_options(argc, argv);
 	/* The sanitizer's shadow lies where random addresses may point. */
 	option.soft_only |= SANITIZED;
-	why = soft_init();
+	why = soft_init(&paths);
 	if (why) {
 		fprintf(stderr, "diff: %s\n", why);
 		return 2;

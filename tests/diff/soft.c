@@ -35,7 +35,7 @@
 #define SEL_KERNEL	0x10
 #define SEL_TSS		0x40
 
-static struct {
+struct soft_machine {
 	struct vm *vm;
 	struct vcpu *v;
 	struct soft_cpu *c;
@@ -44,22 +44,25 @@ static struct {
 	struct cpu_arch_state template;
 	volatile bool running;
 	volatile unsigned ticks;	/* since it runs */
-} soft;
+};
+
+/* One for each way to run code, and the one that is meant. */
+static struct soft_machine machines[2], *soft;
 
 /* ---- Tables ------------------------------------------------------------------- */
 
 static uint64_t *table_below(uint64_t *entry)
 {
 	if (!(*entry & PTE_P)) {
-		*entry = soft.next_table | PTE_P | PTE_W | PTE_U | PTE_AD;
-		soft.next_table += 0x1000;
+		*entry = soft->next_table | PTE_P | PTE_W | PTE_U | PTE_AD;
+		soft->next_table += 0x1000;
 	}
-	return (uint64_t *)(soft.ram + (*entry & 0xfffff000));
+	return (uint64_t *)(soft->ram + (*entry & 0xfffff000));
 }
 
 static void map_page(uint64_t lin, uint64_t phys, uint64_t flags)
 {
-	uint64_t *t = (uint64_t *)(soft.ram + PHYS_TABLES);
+	uint64_t *t = (uint64_t *)(soft->ram + PHYS_TABLES);
 
 	for (unsigned shift = 39; shift > 12; shift -= 9)
 		t = table_below(&t[lin >> shift & 511]);
@@ -68,7 +71,7 @@ static void map_page(uint64_t lin, uint64_t phys, uint64_t flags)
 
 static void make_page_tables(void)
 {
-	soft.next_table = PHYS_TABLES + 0x1000;
+	soft->next_table = PHYS_TABLES + 0x1000;
 	for (unsigned i = 0; i < CODE_SIZE / 0x1000; i++)
 		map_page(CODE_BASE + i * 0x1000, PHYS_CODE + i * 0x1000, PTE_U);
 	for (unsigned i = 0; i < DATA_PAGES; i++)
@@ -82,7 +85,7 @@ static void make_page_tables(void)
 /* A segment's descriptor: attributes as in struct cpu_segment, no limit but 4 GiB. */
 static void set_descriptor(unsigned selector, uint16_t attr)
 {
-	store64(soft.ram + PHYS_GDT + (selector & ~7u),
+	store64(soft->ram + PHYS_GDT + (selector & ~7u),
 		0xffff | (uint64_t)(attr & 0xff) << 40 | 0xfull << 48 |
 		(uint64_t)(attr >> 12 & 0xf) << 52);
 }
@@ -105,28 +108,28 @@ static void make_descriptors(void)
 	set_descriptor(SEL_CS32, ATTR_CODE32);
 	set_descriptor(SEL_DATA, ATTR_DATA);
 	set_descriptor(SEL_CS64, ATTR_CODE64);
-	store64(soft.ram + PHYS_GDT + SEL_TSS,
+	store64(soft->ram + PHYS_GDT + SEL_TSS,
 		0x67 | (tss & 0xffffff) << 16 | 0x8bull << 40 | (tss >> 24 & 0xff) << 56);
-	store64(soft.ram + PHYS_GDT + SEL_TSS + 8, tss >> 32);
-	store64(soft.ram + PHYS_TSS + 4, STACK_TOP);
-	store16(soft.ram + PHYS_TSS + 0x66, 0x68);	/* no I/O permission map */
+	store64(soft->ram + PHYS_GDT + SEL_TSS + 8, tss >> 32);
+	store64(soft->ram + PHYS_TSS + 4, STACK_TOP);
+	store16(soft->ram + PHYS_TSS + 0x66, 0x68);	/* no I/O permission map */
 	for (unsigned i = 0; i < 256; i++) {
 		/* INT n from user mode: INT3 and INTO only. */
 		uint64_t dpl = i == EXC_BP || i == EXC_OF ? 3 : 0;
 		uint64_t at = KERNEL + PHYS_HANDLERS + (i < 32 ? i : 32) * HANDLER_SIZE;
 
-		store64(soft.ram + idt + i * 16, (at & 0xffff) | SEL_KERNEL << 16 |
+		store64(soft->ram + idt + i * 16, (at & 0xffff) | SEL_KERNEL << 16 |
 			(0x8e | dpl << 5) << 40 | (at >> 16 & 0xffff) << 48);
-		store64(soft.ram + idt + i * 16 + 8, at >> 32);
+		store64(soft->ram + idt + i * 16 + 8, at >> 32);
 	}
-	memset(soft.ram + PHYS_HANDLERS, 0xf4, 33 * HANDLER_SIZE);	/* HLT */
+	memset(soft->ram + PHYS_HANDLERS, 0xf4, 33 * HANDLER_SIZE);	/* HLT */
 }
 
 static void make_template(void)
 {
-	struct cpu_arch_state *s = &soft.template;
+	struct cpu_arch_state *s = &soft->template;
 
-	*s = soft.c->s;
+	*s = soft->c->s;
 	s->cr0 = CR0_PE | CR0_MP | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_PG;
 	s->cr4 = CR4_DE | CR4_PAE | CR4_PGE | CR4_MCE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_OSXSAVE |
 		 CR4_FSGSBASE;
@@ -146,15 +149,15 @@ static void make_template(void)
 
 /* ---- Running ----------------------------------------------------------------------- */
 
-static void write_code(const struct diff_case *k, bool in)
+static void write_code(struct soft_machine *m, const struct diff_case *k, bool in)
 {
 	uint64_t at = PHYS_CODE + (k->start - CODE_BASE);
 
 	if (in)
-		memcpy(soft.ram + at, k->code, k->len);
+		memcpy(m->ram + at, k->code, k->len);
 	else
-		memset(soft.ram + at, CODE_FILL, k->len);
-	soft_code_written(soft.c, at, k->len);
+		memset(m->ram + at, CODE_FILL, k->len);
+	soft_code_written(m->c, at, k->len);
 }
 
 static void set_fpu(struct cpu_fpu *f, const struct fx_image *x)
@@ -187,12 +190,12 @@ static void get_fpu(struct fx_image *x, const struct cpu_fpu *f)
 
 static void set_state(const struct diff_case *k, enum soft_path path)
 {
-	struct soft_cpu *c = soft.c;
+	struct soft_cpu *c = soft->c;
 	struct cpu_segment data = segment(SEL_DATA, ATTR_DATA);
 	struct cpu_segment code = k->compat ? segment(SEL_CS32, ATTR_CODE32)
 					    : segment(SEL_CS64, ATTR_CODE64);
 
-	c->s = soft.template;
+	c->s = soft->template;
 	set_fpu(&c->s.fpu, &k->in.fx);
 	memcpy(c->r, k->in.gpr, sizeof k->in.gpr);
 	soft_set_segment(c, SEG_CS, &code);
@@ -217,7 +220,7 @@ static void set_state(const struct diff_case *k, enum soft_path path)
 
 static const uint64_t *stack_at(uint64_t lin)
 {
-	return (const uint64_t *)(soft.ram + (lin - KERNEL));
+	return (const uint64_t *)(soft->ram + (lin - KERNEL));
 }
 
 static bool has_error_code(unsigned vector)
@@ -228,7 +231,7 @@ static bool has_error_code(unsigned vector)
 /* The handler's frame. */
 static void read_frame(struct outcome *o)
 {
-	struct soft_cpu *c = soft.c;
+	struct soft_cpu *c = soft->c;
 	uint64_t at = c->rip - 1 - (KERNEL + PHYS_HANDLERS);
 	const uint64_t *f;
 
@@ -253,20 +256,22 @@ static void read_frame(struct outcome *o)
 void soft_execute(const struct diff_case *k, const uint8_t *memory, enum soft_path path,
 		  struct outcome *o)
 {
-	struct soft_cpu *c = soft.c;
+	struct soft_cpu *c;
 	enum vcpu_exit why;
 
-	memcpy(soft.ram + PHYS_DATA, memory, DATA_HOLE * 0x1000);
-	memcpy(soft.ram + PHYS_DATA + DATA_RW2 * 0x1000, memory + DATA_RW2 * 0x1000, 0x1000);
+	soft = &machines[path >= SOFT_TRANSLATED];
+	c = soft->c;
+	memcpy(soft->ram + PHYS_DATA, memory, DATA_HOLE * 0x1000);
+	memcpy(soft->ram + PHYS_DATA + DATA_RW2 * 0x1000, memory + DATA_RW2 * 0x1000, 0x1000);
 	set_state(k, path);
-	soft.ticks = 0;
-	soft.running = true;
-	why = soft.v->ops->run(soft.v);
-	soft.running = false;
+	soft->ticks = 0;
+	soft->running = true;
+	why = soft->v->ops->run(soft->v);
+	soft->running = false;
 	o->ending = END_BROKEN;
 	o->vector = 0;
 	o->error = 0;
-	o->memory = soft.ram + PHYS_DATA;
+	o->memory = soft->ram + PHYS_DATA;
 	get_fpu(&o->m.fx, &c->s.fpu);
 	o->m.fs_base = c->s.seg[SEG_FS].base;
 	o->m.gs_base = c->s.seg[SEG_GS].base;
@@ -275,47 +280,78 @@ void soft_execute(const struct diff_case *k, const uint8_t *memory, enum soft_pa
 		read_frame(o);
 	} else if (why == VCPU_EXIT_STOPPED) {
 		o->ending = END_TIMEOUT;
-		atomic_store(&soft.v->stop_reasons, 0);
+		atomic_store(&soft->v->stop_reasons, 0);
 	}
 }
 
-const char *soft_init(void)
+/* NULL, or why there is none. */
+static const char *machine_init(const char *tier, struct skep_error *e)
 {
 	struct vm_core_options o = { .ram = RAM_SIZE, .seeded = true };
-	struct skep_error e = { .text = "" };
 
-	soft.vm = calloc(1, sizeof *soft.vm);
+	soft->vm = calloc(1, sizeof *soft->vm);
 	clock_init(&o.clock, CLOCK_MODE_REALTIME);
-	if (!soft.vm || vm_core_init(soft.vm, &o, &e) < 0)
+	if (!soft->vm || vm_core_init(soft->vm, &o, e) < 0)
 		return "no machine";
-	soft.vm->config = config_create();
-	soft.vm->ncpus = 1;
-	soft.v = soft.vm->vcpus[0] = vcpu_create(soft.vm, 0, &vcpu_soft_ops, &e);
-	device_lock(soft.vm);
-	if (!soft.v || !lapic_create(soft.v, &e))
+	soft->vm->config = config_create();
+	if (config_set(soft->vm->config, "soft.tier", tier, NULL, e))
+		return e->text;
+	soft->vm->ncpus = 1;
+	soft->v = soft->vm->vcpus[0] = vcpu_create(soft->vm, 0, &vcpu_soft_ops, e);
+	if (!soft->v)
+		return e->text;
+	device_lock(soft->vm);
+	if (!lapic_create(soft->v, e))
 		return "no processor";
-	device_unlock(soft.vm);
-	soft.c = soft.v->backend;
-	soft.ram = memory_page(&soft.vm->memory, 0).write;
+	device_unlock(soft->vm);
+	soft->c = soft->v->backend;
+	soft->ram = memory_page(&soft->vm->memory, 0).write;
 	make_page_tables();
 	make_descriptors();
 	make_template();
-	memset(soft.ram + PHYS_CODE, CODE_FILL, CODE_SIZE);
-	soft.c->s = soft.template;
-	soft_tlb_set_cr3(soft.c, PHYS_TABLES, false);
-	atomic_store(&soft.v->stop_reasons, 0);
-	atomic_store(&soft.v->requests, 0);
+	memset(soft->ram + PHYS_CODE, CODE_FILL, CODE_SIZE);
+	soft->c->s = soft->template;
+	soft_tlb_set_cr3(soft->c, PHYS_TABLES, false);
+	atomic_store(&soft->v->stop_reasons, 0);
+	atomic_store(&soft->v->requests, 0);
 	return NULL;
+}
+
+static void machine_finish(struct soft_machine *m)
+{
+	if (m->v)
+		vcpu_destroy(m->v);
+	m->vm->vcpus[0] = NULL;
+	m->vm->ncpus = 0;
+	config_destroy(m->vm->config);
+	vm_core_finish(m->vm);
+	free(m->vm);
+	*m = (struct soft_machine){ 0 };
+}
+
+const char *soft_init(unsigned *paths)
+{
+	static struct skep_error e;
+	const char *why;
+
+	soft = &machines[1];
+	why = machine_init("translator", &e);
+	*paths = why ? SOFT_TRANSLATED : SOFT_PATHS;
+	if (why && !strstr(why, "not built yet"))
+		return why;
+	if (why) {
+		printf("# without translated code: %s\n", why);
+		machine_finish(soft);
+	}
+	soft = &machines[0];
+	return machine_init("interpreter", &e);
 }
 
 void soft_finish(void)
 {
-	vcpu_destroy(soft.v);
-	soft.vm->vcpus[0] = NULL;
-	soft.vm->ncpus = 0;
-	config_destroy(soft.vm->config);
-	vm_core_finish(soft.vm);
-	free(soft.vm);
+	for (unsigned i = 0; i < ARRAY_SIZE(machines); i++)
+		if (machines[i].vm)
+			machine_finish(&machines[i]);
 }
 
 /*
@@ -337,27 +373,36 @@ static void keep_code_pages(void)
 		k.in.fx.mxcsr = 0x1f80;
 		k.in.fx.fcw = 0x37f;
 		soft_execute(&k, memory, SOFT_COLD, &o);
+		if (machines[1].vm)
+			soft_execute(&k, memory, SOFT_TRANSLATED, &o);
 	}
+}
+
+static void write_code_everywhere(const struct diff_case *k, bool in)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(machines); i++)
+		if (machines[i].vm)
+			write_code(&machines[i], k, in);
 }
 
 void soft_place(const struct diff_case *k)
 {
 	keep_code_pages();
-	write_code(k, true);
+	write_code_everywhere(k, true);
 }
 
 void soft_unplace(const struct diff_case *k)
 {
-	write_code(k, false);
+	write_code_everywhere(k, false);
 }
 
 /* Stops a case that does not end.  From the signal handler. */
 void soft_tick(void)
 {
-	if (!soft.running || ++soft.ticks < 3)
+	if (!soft->running || ++soft->ticks < 3)
 		return;
-	atomic_store(&soft.v->stop_reasons, STOP_DEBUG);
-	atomic_store(&soft.c->kick, 1);
-	if (soft.ticks > 20)
+	atomic_store(&soft->v->stop_reasons, STOP_DEBUG);
+	atomic_store(&soft->c->kick, 1);
+	if (soft->ticks > 20)
 		abort();	/* not the guest's loop, but ours */
 }

@@ -4,6 +4,9 @@ One reference run of Debian saves at pseudo-random instruction counts N1 < N2 < 
 restored --exact in a new process and runs to the next count, where it saves as well: the two files
 must be the same but for what belongs to the file and the host (its id, the host's clock, the
 digest that covers them), and the consoles must join without a byte lost or told twice.
+
+SKEP_TEST_TIER=interpreter or translator says how the processor runs code (soft.tier); two of them
+with a comma between: the reference runs with the first one, what is restored with the second.
 """
 import json
 import mmap
@@ -12,15 +15,28 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 
-from lib import BUILD, LONG, SKEP, Skip, initrd, kernel, run, scratch
+from lib import BUILD, LONG, SKEP, Skip, initrd, kernel, need_tier, run, scratch
 
 HOST_FIELDS = {"manifest.id", "manifest.host_wall_ns", "manifest.parent_path", "manifest.parent", "manifest.written",
                # What a slow reader of the console has not taken yet.
                "lpc.com1.unsent", "lpc.com1.unread"}
 RAM = "192M"
+DEBIAN_POINTS = 3000 if LONG else 200
+GUEST_POINTS = 400 if LONG else 14
+
+
+class tiers:
+    """soft.tier of the reference and of what is restored."""
+    both = (os.environ.get("SKEP_TEST_TIER", "auto").split(",") * 2)[:2]
+
+    @classmethod
+    def need(cls):
+        for tier in set(cls.both):
+            need_tier(tier)
 
 
 def seed():
@@ -48,6 +64,7 @@ def machine_args(workload):
 
 
 def start(argv, out):
+    argv = [argv[0], "-o", f"soft.tier={tiers.both[argv[0] == 'restore']}", *argv[1:]]
     # The reference and its pieces have one name and run at once: each has a directory to itself.
     start.count = getattr(start, "count", 0) + 1
     env = dict(os.environ, SKEP_RUNTIME_DIR=os.path.join(scratch(), f"run{start.count}"))
@@ -201,8 +218,8 @@ def debian_boot():
         argv = machine_args("compute")
         total = total_insns(argv, directory)
         rng = random.Random(seed())
-        points = choose(rng, total, 3000 if LONG else 200)
-        assert join(points, directory, argv) >= 200 - 1
+        points = choose(rng, total, DEBIAN_POINTS)
+        assert join(points, directory, argv) >= DEBIAN_POINTS - 1
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
@@ -214,7 +231,7 @@ def freestanding():
     """Small guests, densely: real mode, interrupt delivery, faults, rep, task switches, SMC."""
     directory = shm()
     rng = random.Random(seed() + 2)
-    every, done = (400 if LONG else 14), 0
+    every, done = GUEST_POINTS, 0
     try:
         for guest in GUESTS:
             elf = os.path.join(BUILD, "tests", "guests", guest)
@@ -286,4 +303,10 @@ def save_restore_save():
 
 
 if __name__ == "__main__":
+    if os.environ.get("SKEP_TEST_TIER"):
+        try:
+            tiers.need()
+        except Skip as e:
+            print(f"skip exactness - {e}")
+            sys.exit(77)
     run(save_restore_save, freestanding, to_the_end, debian_boot)

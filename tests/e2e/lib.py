@@ -23,6 +23,7 @@ BUILD = os.path.join(TOP, "build")
 GUEST = os.path.join(BUILD, "guest")
 SKEP = os.environ.get("SKEP", os.path.join(BUILD, "skep"))
 LONG = bool(os.environ.get("SKEP_TEST_LONG"))
+TIERS = ("interpreter", "translator")   # soft.tier: what a test that is for both runs with, in turn
 
 REBOOT, POWEROFF, HALT, TRIPLE, ERROR, SUSPENDED = range(6)
 PROMPT = b"skep:~# "
@@ -209,6 +210,27 @@ def command(*argv, timeout=60):
     """Runs skep to its end; returns (exit code, stdout and stderr)."""
     p = subprocess.run([SKEP, *argv], stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout)
     return p.returncode, (p.stdout + p.stderr).decode(errors="replace")
+
+
+def need_tier(tier):
+    """soft.tier=TIER is there, or this test is skipped with what skep says about it."""
+    code, out = command("run", "-m", "16M", "-o", f"soft.tier={tier}", "-o", "control=none",
+                        "--kernel", "/nonexistent", "tier")
+    for line in out.splitlines():
+        if line.startswith("skep: soft.tier="):
+            raise Skip(line[6:])
+    assert code == ERROR, f"a machine without a kernel ran: {out}"
+
+
+def each_tier(case):
+    """The same case for each tier: NAME_interpreter(), NAME_translator(), which call case(tier)."""
+    def of(tier):
+        def one():
+            need_tier(tier)
+            case(tier)
+        one.__name__ = f"{case.__name__}_{tier}"
+        return one
+    return [of(tier) for tier in TIERS]
 
 
 def run(*cases):
