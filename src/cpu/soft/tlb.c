@@ -244,8 +244,6 @@ static void set_clear(struct soft_mmu *m, struct tlb_set *s, bool global_too)
 		memset(&s->large[global], 0, sizeof s->large[global]);
 	}
 	new_epoch(m, s);
-	if (global_too)
-		m->kernel_epoch = ++m->epochs;
 }
 
 /* What translates [lin, lin + 2^bits) of the entries that a map names; bits is 12 or more. */
@@ -499,7 +497,7 @@ void soft_tlb_invpcid(struct soft_cpu *c, unsigned type, uint16_t pcid, uint64_t
 		case 0:		/* one address in one PCID */
 			if (s->used && s->pcid == pcid) {
 				set_clear_page(c, s, lin);
-				s->epoch = ++c->mmu->epochs;
+				drop_jumps(c, lin);
 			}
 			break;
 		case 1:		/* one PCID, globals stay */
@@ -514,6 +512,8 @@ void soft_tlb_invpcid(struct soft_cpu *c, unsigned type, uint16_t pcid, uint64_t
 			break;
 		}
 	}
+	if (type == 2)
+		new_epochs(c->mmu);
 	soft_mmu_select(c);
 }
 
@@ -525,6 +525,7 @@ void soft_tlb_set_cr3(struct soft_cpu *c, uint64_t cr3, bool keep)
 	uint64_t root = cr3 & ~0xfffull;
 	struct tlb_set *victim = NULL;
 
+	/* What is dropped here by the way is not asked for: kernel_epoch stays. */
 	SOFT_COUNT(c, tlb_switches);
 	c->s.cr3 = cr3;
 	for (unsigned i = 0; i < MMU_SETS; i++) {
