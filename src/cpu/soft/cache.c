@@ -306,6 +306,9 @@ found:
 		return NULL;
 	if (c->mode & MODE_CSLIMIT)
 		return b->ops;
+	soft_mmu_note_jump(c, lin);
+	if (b->phys2 != NO_PAGE)
+		soft_mmu_note_jump(c, next_lin);
 	j = soft_jump_entry(c, c->rip);
 	*j = (struct jump_entry){ .rip = c->rip, .key = c->jump_key, .head = b->ops };
 	return b->ops;

@@ -32,15 +32,22 @@ struct target {
 static struct target translate(struct soft_cpu *c, const struct soft_op *op, uint64_t lin,
 			       enum access access, unsigned context)
 {
-	struct walk w = soft_walk(c, lin, access, context);
-	struct target t = { .phys = w.phys | (lin & 0xfff) };
+	const struct tlb_entry *e = soft_tlb_find(c, context, lin, access == ACCESS_WRITE);
 	uint64_t tag = lin & ~0xfffull;
+	struct target t = { 0 };
 	struct mem_page page;
+	struct walk w;
 
 	if (access == ACCESS_WRITE)
 		SOFT_COUNT(c, tlb_write_misses);
 	else
 		SOFT_COUNT(c, tlb_read_misses);
+	if (e) {
+		t.host = (uint8_t *)(lin + e->addend);
+		return t;
+	}
+	w = soft_walk(c, lin, access, context);
+	t.phys = w.phys | (lin & 0xfff);
 	if (unlikely(w.failed))
 		page_fault(c, op, lin, w.fault);
 	page = memory_page(&c->vm->memory, w.phys);
@@ -87,7 +94,7 @@ struct soft_fetch soft_fetch(struct soft_cpu *c, uint64_t lin)
 		w = soft_walk(c, lin, ACCESS_EXEC, user ? TLB_USER : TLB_KERNEL);
 		if (w.failed)
 			page_fault(c, NULL, lin, w.fault);
-		e = soft_tlb_fill_code(c->mmu, tag, &w, memory_page(&c->vm->memory, w.phys).read);
+		e = soft_tlb_fill_code(c, tag, &w, memory_page(&c->vm->memory, w.phys).read);
 	}
 	return (struct soft_fetch){ e->phys, e->host };
 }
@@ -354,10 +361,20 @@ void soft_store(struct soft_cpu *c, const struct soft_op *op, uint64_t lin, unsi
 	}
 }
 
+static struct tlb_entry *system_entry(struct soft_cpu *c, uint64_t lin)
+{
+	return &c->mmu->cur->data[TLB_KERNEL].at[(lin >> 12) & (TLB_SIZE - 1)];
+}
+
 uint64_t soft_sys_load(struct soft_cpu *c, const struct soft_op *op, uint64_t lin, unsigned size)
 {
+	const struct tlb_entry *t = system_entry(c, lin);
 	uint64_t v = 0;
 
+	if (likely(lin - t->rtag <= 4096 - (uint64_t)size)) {
+		memcpy(&v, (void *)(lin + t->addend), size);
+		return v;
+	}
 	if (c->mode & MODE_LMA && (!soft_canonical(lin) || !soft_canonical(lin + size - 1)))
 		soft_raise_err(c, op, EXC_GP, 0);
 	raw_load(c, op, lin, &v, size, TLB_KERNEL);
@@ -367,6 +384,12 @@ uint64_t soft_sys_load(struct soft_cpu *c, const struct soft_op *op, uint64_t li
 void soft_sys_store(struct soft_cpu *c, const struct soft_op *op, uint64_t lin, unsigned size,
 		    uint64_t v)
 {
+	const struct tlb_entry *t = system_entry(c, lin);
+
+	if (likely(lin - t->wtag <= 4096 - (uint64_t)size)) {
+		memcpy((void *)(lin + t->addend), &v, size);
+		return;
+	}
 	if (c->mode & MODE_LMA && (!soft_canonical(lin) || !soft_canonical(lin + size - 1)))
 		soft_raise_err(c, op, EXC_GP, 0);
 	raw_store(c, op, lin, &v, size, TLB_KERNEL);
@@ -374,5 +397,7 @@ void soft_sys_store(struct soft_cpu *c, const struct soft_op *op, uint64_t lin, 
 
 void soft_sys_check_write(struct soft_cpu *c, const struct soft_op *op, uint64_t lin, unsigned size)
 {
+	if (likely(lin - system_entry(c, lin)->wtag <= 4096 - (uint64_t)size))
+		return;
 	check_write(c, op, lin, size, TLB_KERNEL);
 }

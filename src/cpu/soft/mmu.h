@@ -11,6 +11,9 @@ void soft_mmu_destroy(struct soft_mmu *m);
 /* Chooses c->tlb for the current mode and the jump key.  Called by soft_update_mode. */
 void soft_mmu_select(struct soft_cpu *c);
 
+/* A jump entry leads to code in the page of lin: what drops the page drops the entry, too. */
+void soft_mmu_note_jump(struct soft_cpu *c, uint64_t lin);
+
 /* One page of code. */
 struct soft_fetch {
 	uint64_t phys;		/* of the page */

@@ -334,8 +334,7 @@ static inline const struct soft_op *soft_leave(struct soft_cpu *c, const struct 
 }
 
 /*
- * Cache of jump targets by linear address.  The entries of one page lie in one
- * group, so that INVLPG clears a group.  An entry whose key is not the current
+ * Cache of jump targets by linear address.  An entry whose key is not the current
  * address space and mode misses; a block that was thrown away still stands here
  * and leads back to the run loop by itself (op_stale).
  */
@@ -344,19 +343,11 @@ struct jump_entry {
 	const struct soft_op *head;
 };
 
-#define JUMP_GROUP_BITS	6
-#define JUMP_ENTRIES	4096
-
-static inline unsigned soft_jump_group(uint64_t rip)
-{
-	uint64_t page = rip >> 12;
-
-	return (unsigned)((page ^ page >> 6 ^ page >> 15) & 63) << JUMP_GROUP_BITS;
-}
+#define JUMP_ENTRIES	16384
 
 static inline struct jump_entry *soft_jump_entry(struct soft_cpu *c, uint64_t rip)
 {
-	return &c->jumps[soft_jump_group(rip) | ((rip ^ rip >> 6) & 63)];
+	return &c->jumps[(rip ^ rip >> 10 ^ rip >> 20) & (JUMP_ENTRIES - 1)];
 }
 
 /* The block at rip if it is known, with SLOT_IPBASE *not* yet set; else NULL. */

@@ -26,13 +26,15 @@
 	X(tlb, read_misses)							\
 	X(tlb, write_misses)							\
 	X(tlb, code_misses)							\
-	X(tlb, shared)		/* answered from another context's TLB */	\
+	X(tlb, victims)		/* misses that found what had just been replaced */	\
+	X(tlb, shared)		/* misses that another context had the answer to */	\
 	X(tlb, walks)								\
 	X(tlb, switches)	/* CR3 was written */				\
 	X(tlb, flushes)		/* of one address space */			\
 	X(tlb, flushes_all)							\
 	X(tlb, pages)		/* INVLPG and the like */			\
 	X(tlb, ranges)		/* pages that might have been large */		\
+	X(tlb, jumps)		/* flushes of the jump cache for a page of code */	\
 	X(tlb, write_tags)	/* pages that lost theirs */			\
 	X(code, lookups)	/* blocks that no jump entry led to */		\
 	X(code, blocks)		/* decoded */					\

@@ -27,14 +27,15 @@ static unsigned giga_bit(uint64_t lin)
 
 static void note_large(struct tlb_set *s, uint64_t lin, const struct walk *w)
 {
+	unsigned n = mega_bit(lin), twin = mega_bit(lin ^ BIT(21)), half = lin >> 63;
 	struct tlb_large *l = &s->large[w->global];
 
 	if (w->shift == 30)
-		l->giga |= BIT(giga_bit(lin));
-	if (w->shift == 21 || w->shift == 22)
-		l->mega[mega_bit(lin) / 64] |= BIT(mega_bit(lin) % 64);
-	if (w->shift == 22)	/* INVLPG may name the other half */
-		l->mega[mega_bit(lin ^ BIT(21)) / 64] |= BIT(mega_bit(lin ^ BIT(21)) % 64);
+		l->giga[half] |= BIT(giga_bit(lin));
+	else
+		l->mega[half][n / 64] |= BIT(n % 64);
+	if (w->shift == 22)	/* INVLPG may name the other half of the page */
+		l->mega[half][twin / 64] |= BIT(twin % 64);
 }
 
 static unsigned hint_slot(uintptr_t host)
@@ -75,31 +76,106 @@ static void note_write(struct soft_mmu *m, uintptr_t host, unsigned at)
 		*hint = (uint16_t)(at + 1);
 }
 
+static bool is_global(const struct tlb_context *t, unsigned n)
+{
+	return t->filled[1][n / 64] >> n % 64 & 1;
+}
+
+static bool has_read_tag(const struct tlb_entry *t, unsigned n)
+{
+	return ((t->rtag >> 12) & (TLB_SIZE - 1)) == n;
+}
+
+/* What stands in entry n goes among the victims. */
+static void make_victim(struct tlb_context *t, unsigned n)
+{
+	if (!has_read_tag(&t->at[n], n))
+		return;
+	t->victim[t->next_victim].entry = t->at[n];
+	t->victim[t->next_victim].global = is_global(t, n);
+	t->next_victim = (t->next_victim + 1) % TLB_VICTIMS;
+	t->victims = MIN(t->victims + 1, TLB_VICTIMS);
+}
+
+static struct tlb_entry *entry_put(struct soft_mmu *m, unsigned context, unsigned n,
+				   struct tlb_entry e, bool global)
+{
+	struct tlb_context *t = &m->cur->data[context];
+
+	t->at[n] = e;
+	t->filled[global][n / 64] |= BIT(n % 64);
+	t->filled[!global][n / 64] &= ~BIT(n % 64);
+	t->any[global] = true;
+	if (e.wtag == e.rtag)
+		note_write(m, e.page,
+			   ((unsigned)(m->cur - m->set) * TLB_CONTEXTS + context) * TLB_SIZE + n);
+	return &t->at[n];
+}
+
 void soft_tlb_fill(struct soft_mmu *m, unsigned context, uint64_t lin, uint8_t *host,
 		   const struct walk *w, bool writable)
 {
 	struct tlb_context *t = &m->cur->data[context];
 	unsigned n = (lin >> 12) & (TLB_SIZE - 1);
 	uint64_t tag = lin & ~0xfffull;
-
-	t->at[n] = (struct tlb_entry){
+	struct tlb_entry e = {
 		.rtag = tag, .wtag = writable ? tag : TLB_INVALID(tag),
 		.addend = (uintptr_t)host - tag, .page = (uintptr_t)host,
 	};
-	t->filled[w->global][n / 64] |= BIT(n % 64);
-	t->filled[!w->global][n / 64] &= ~BIT(n % 64);
-	t->any[w->global] = true;
+
+	if (t->at[n].rtag != tag)
+		make_victim(t, n);
+	entry_put(m, context, n, e, w->global);
 	if (unlikely(w->shift > 12))
 		note_large(m->cur, lin, w);
-	if (writable)
-		note_write(m, (uintptr_t)host,
-			   ((unsigned)(m->cur - m->set) * TLB_CONTEXTS + context) * TLB_SIZE + n);
 }
 
-struct code_tlb_entry *soft_tlb_fill_code(struct soft_mmu *m, uint64_t tag, const struct walk *w,
+static struct tlb_entry *find_victim(struct soft_cpu *c, unsigned context, uint64_t tag, bool write)
+{
+	struct tlb_context *t = &c->mmu->cur->data[context];
+	unsigned n = (tag >> 12) & (TLB_SIZE - 1);
+
+	for (unsigned i = 0; i < t->victims; i++) {
+		struct tlb_entry e = t->victim[i].entry, *now = &t->at[n];
+		bool global = t->victim[i].global;
+
+		if (e.rtag != tag || (write && e.wtag != tag))
+			continue;
+		/* They change places; where there is nothing to go, two of a kind are one. */
+		if (now->rtag != tag && has_read_tag(now, n)) {
+			t->victim[i].entry = *now;
+			t->victim[i].global = is_global(t, n);
+		}
+		SOFT_COUNT(c, tlb_victims);
+		return entry_put(c->mmu, context, n, e, global);
+	}
+	return NULL;
+}
+
+struct tlb_entry *soft_tlb_find(struct soft_cpu *c, unsigned context, uint64_t lin, bool write)
+{
+	static const uint8_t lesser[] = { TLB_KERNEL, TLB_USER };
+	unsigned n = (lin >> 12) & (TLB_SIZE - 1);
+	uint64_t tag = lin & ~0xfffull;
+	struct tlb_entry *found = find_victim(c, context, tag, write);
+
+	/* With AC the supervisor may do what it may without, and what the user may. */
+	for (unsigned i = 0; !found && context == TLB_KERNEL_AC && i < ARRAY_SIZE(lesser); i++) {
+		const struct tlb_context *t = &c->mmu->cur->data[lesser[i]];
+
+		if ((write ? t->at[n].wtag : t->at[n].rtag) != tag)
+			continue;
+		SOFT_COUNT(c, tlb_shared);
+		make_victim(&c->mmu->cur->data[context], n);
+		found = entry_put(c->mmu, context, n, t->at[n], is_global(t, n));
+	}
+	return found;
+}
+
+struct code_tlb_entry *soft_tlb_fill_code(struct soft_cpu *c, uint64_t tag, const struct walk *w,
 					  const uint8_t *host)
 {
-	struct tlb_set *s = m->cur;
+	struct tlb_set *s = c->mmu->cur;
 	unsigned n = (tag >> 12) & (CODE_TLB_SIZE - 1);
 
 	s->code[n] = (struct code_tlb_entry){ .tag = tag, .phys = w->phys, .host = host };
@@ -107,10 +183,28 @@ struct code_tlb_entry *soft_tlb_fill_code(struct soft_mmu *m, uint64_t tag, cons
 	s->code_filled[!w->global][n / 64] &= ~BIT(n % 64);
 	if (w->shift > 12)
 		note_large(s, tag, w);
+	if (unlikely(!(tag & 1) && !w->global && !c->mmu->kernel_local)) {
+		c->mmu->kernel_local = true;
+		soft_mmu_select(c);
+	}
 	return &s->code[n];
 }
 
 /* ---- Dropping ----------------------------------------------------------- */
+
+/* Translations of code have gone from this set; from all, with everything that was global. */
+static void new_epoch(struct soft_mmu *m, struct tlb_set *s)
+{
+	s->epoch = ++m->epochs;
+}
+
+static void new_epochs(struct soft_mmu *m)
+{
+	for (unsigned i = 0; i < MMU_SETS; i++)
+		new_epoch(m, &m->set[i]);
+	m->kernel_epoch = ++m->epochs;
+	memset(m->jump_pages, 0, sizeof m->jump_pages);
+}
 
 static void entry_clear(struct tlb_entry *t, unsigned n)
 {
@@ -119,6 +213,7 @@ static void entry_clear(struct tlb_entry *t, unsigned n)
 
 static void context_clear(struct tlb_context *t, bool global)
 {
+	t->victims = t->next_victim = 0;
 	if (!t->any[global])
 		return;
 	t->any[global] = false;
@@ -149,7 +244,7 @@ static void set_clear(struct soft_mmu *m, struct tlb_set *s, bool global_too)
 		code_clear(s, global);
 		memset(&s->large[global], 0, sizeof s->large[global]);
 	}
-	s->epoch = ++m->epochs;
+	new_epoch(m, s);
 }
 
 /* What translates [lin, lin + 2^bits) of the entries that a map names; bits is 12 or more. */
@@ -185,6 +280,7 @@ static bool in_range(const struct range *r, uint64_t tag)
 
 static void context_clear_range(struct tlb_context *t, bool global, const struct range *r)
 {
+	t->victims = t->next_victim = 0;
 	for (unsigned i = r->first; t->any[global] && i <= r->last; i++)
 		for (uint64_t w = t->filled[global][i] & r->mask; w; w &= w - 1) {
 			unsigned n = i * 64 + (unsigned)__builtin_ctzll(w);
@@ -219,7 +315,8 @@ static void set_clear_range(struct soft_mmu *m, struct tlb_set *s, uint64_t lin,
 			context_clear_range(&s->data[x], global, &data);
 		code_clear_range(s, global, &code);
 	}
-	s->epoch = ++m->epochs;
+	new_epoch(m, s);
+	m->kernel_epoch = ++m->epochs;
 }
 
 /* ---- Making and choosing ------------------------------------------------ */
@@ -241,8 +338,10 @@ struct soft_mmu *soft_mmu_create(bool exact)
 		for (unsigned x = 0; x < TLB_CONTEXTS; x++)
 			entry_clear(&m->set[i].data[x].at[0], 0);
 		m->set[i].code[0].tag = CODE_INVALID;
-		m->set[i].epoch = ++m->epochs;
 	}
+	new_epochs(m);
+	/* In another address space, the tables must say so. */
+	m->kernel_local = exact;
 	m->cur = &m->set[0];
 	m->cur->used = true;
 	return m;
@@ -263,8 +362,12 @@ unsigned soft_mmu_context(const struct soft_cpu *c)
 
 void soft_mmu_select(struct soft_cpu *c)
 {
-	c->tlb = c->mmu->cur->data[soft_mmu_context(c)].at;
-	c->jump_key = c->mmu->cur->epoch << 16 | c->mode;
+	struct soft_mmu *m = c->mmu;
+	uint64_t epoch = c->mode & MODE_USER || m->kernel_local ? m->cur->epoch : m->kernel_epoch;
+
+	c->tlb = m->cur->data[soft_mmu_context(c)].at;
+	/* Fetches do not look at AC. */
+	c->jump_key = epoch << 16 | (c->mode & ~(uint32_t)MODE_AC);
 	soft_jit_select(c);
 }
 
@@ -276,11 +379,14 @@ void soft_tlb_flush(struct soft_cpu *c, bool global_too)
 		SOFT_COUNT(c, tlb_flushes_all);
 	else
 		SOFT_COUNT(c, tlb_flushes);
-	if (global_too)
+	if (global_too) {
 		for (unsigned i = 0; i < MMU_SETS; i++)
 			set_clear(c->mmu, &c->mmu->set[i], true);
-	else
+		new_epochs(c->mmu);
+		c->mmu->kernel_local = c->mmu->tables;
+	} else {
 		set_clear(c->mmu, c->mmu->cur, false);
+	}
 	soft_mmu_select(c);
 }
 
@@ -290,25 +396,27 @@ static void set_clear_4k(struct tlb_set *s, uint64_t lin)
 
 	for (unsigned x = 0; x < TLB_CONTEXTS; x++) {
 		unsigned n = (lin >> 12) & (TLB_SIZE - 1);
-		struct tlb_entry *t = &s->data[x].at[n];
+		struct tlb_context *t = &s->data[x];
 
-		if (t->rtag == page)
-			entry_clear(t, n);
+		if (t->at[n].rtag == page)
+			entry_clear(&t->at[n], n);
+		for (unsigned i = 0; i < t->victims; i++)
+			if (t->victim[i].entry.rtag == page)
+				t->victims = t->next_victim = 0;
 	}
 	s->code[(lin >> 12) & (CODE_TLB_SIZE - 1)].tag = CODE_INVALID;
 }
 
 static bool may_be_large(const struct tlb_set *s, uint64_t lin, unsigned *bits)
 {
-	unsigned mega = mega_bit(lin);
+	const struct tlb_large *local = &s->large[0], *global = &s->large[1];
+	unsigned n = mega_bit(lin), half = lin >> 63;
 
-	for (unsigned global = 0; global < 2; global++)
-		if (s->large[global].giga & BIT(giga_bit(lin))) {
-			*bits = 30;
-			return true;
-		}
+	*bits = 30;
+	if ((local->giga[half] | global->giga[half]) & BIT(giga_bit(lin)))
+		return true;
 	*bits = 22;
-	return (s->large[0].mega[mega / 64] | s->large[1].mega[mega / 64]) & BIT(mega % 64);
+	return (local->mega[half][n / 64] | global->mega[half][n / 64]) & BIT(n % 64);
 }
 
 /*
@@ -327,23 +435,29 @@ static void set_clear_page(struct soft_cpu *c, struct tlb_set *s, uint64_t lin)
 	set_clear_range(c->mmu, s, lin, bits);
 }
 
-/*
- * Jump entries of a page.  In legacy modes the linear page is not that of the
- * instruction pointer; and a block may end with an instruction that reaches into
- * this page from the one before.
- */
+static unsigned jump_page(uint64_t lin)
+{
+	uint64_t page = lin >> 12;
+
+	return (unsigned)(page ^ page >> 12 ^ page >> 24) & 4095;
+}
+
+void soft_mmu_note_jump(struct soft_cpu *c, uint64_t lin)
+{
+	unsigned n = jump_page(lin);
+
+	c->mmu->jump_pages[lin >> 63][n / 64] |= BIT(n % 64);
+}
+
+/* Jump entries of a page, which are all dropped if there may be one: few pages that go have code. */
 static void drop_jumps(struct soft_cpu *c, uint64_t lin)
 {
-	if (!(c->mode & MODE_CS64)) {
-		for (unsigned i = 0; i < MMU_SETS; i++)
-			c->mmu->set[i].epoch = ++c->mmu->epochs;
+	unsigned n = jump_page(lin);
+
+	if (!(c->mmu->jump_pages[lin >> 63][n / 64] & BIT(n % 64)))
 		return;
-	}
-	for (unsigned i = 0; i < 1u << JUMP_GROUP_BITS; i++) {
-		c->jumps[soft_jump_group(lin) + i].key = 0;
-		c->jumps[soft_jump_group(lin - 4096) + i].key = 0;
-	}
-	soft_jit_drop_page(c, lin);
+	SOFT_COUNT(c, tlb_jumps);
+	new_epochs(c->mmu);
 }
 
 void soft_tlb_drop_range(struct soft_cpu *c, uint64_t lin, unsigned bits)
@@ -385,7 +499,7 @@ void soft_tlb_invpcid(struct soft_cpu *c, unsigned type, uint16_t pcid, uint64_t
 		case 0:		/* one address in one PCID */
 			if (s->used && s->pcid == pcid) {
 				set_clear_page(c, s, lin);
-				s->epoch = ++c->mmu->epochs;
+				drop_jumps(c, lin);
 			}
 			break;
 		case 1:		/* one PCID, globals stay */
@@ -400,6 +514,8 @@ void soft_tlb_invpcid(struct soft_cpu *c, unsigned type, uint16_t pcid, uint64_t
 			break;
 		}
 	}
+	if (type == 2)
+		new_epochs(c->mmu);
 	soft_mmu_select(c);
 }
 
@@ -411,6 +527,7 @@ void soft_tlb_set_cr3(struct soft_cpu *c, uint64_t cr3, bool keep)
 	uint64_t root = cr3 & ~0xfffull;
 	struct tlb_set *victim = NULL;
 
+	/* What is dropped here by the way is not asked for: kernel_epoch stays. */
 	SOFT_COUNT(c, tlb_switches);
 	c->s.cr3 = cr3;
 	for (unsigned i = 0; i < MMU_SETS; i++) {
@@ -447,6 +564,13 @@ void soft_tlb_set_cr3(struct soft_cpu *c, uint64_t cr3, bool keep)
 	soft_mmu_select(c);
 }
 
+static void victims_drop_write(struct tlb_context *t, uintptr_t page)
+{
+	for (unsigned i = 0; i < t->victims; i++)
+		if (t->victim[i].entry.page == page)
+			t->victim[i].entry.wtag = TLB_INVALID(t->victim[i].entry.rtag);
+}
+
 /* Takes the write tags of a host page from a context, and notes who else has some in its slot. */
 static void context_drop_writes(struct soft_mmu *m, unsigned x, uintptr_t page)
 {
@@ -475,6 +599,8 @@ void soft_tlb_drop_writes(struct soft_cpu *c, uint64_t phys_page)
 	SOFT_COUNT(c, tlb_write_tags);
 	if (!page || *hint == HINT_NOWHERE)
 		return;
+	for (unsigned x = 0; x < MMU_SETS * TLB_CONTEXTS; x++)
+		victims_drop_write(&m->set[x / TLB_CONTEXTS].data[x % TLB_CONTEXTS], page);
 	if (*hint != HINT_ANYWHERE) {
 		struct tlb_entry *e = entry_at(m, *hint - 1u);
 

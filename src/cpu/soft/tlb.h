@@ -10,6 +10,7 @@
 #define CODE_TLB_SIZE 512
 #define CODE_INVALID 2		/* no page */
 #define MMU_SETS 4
+#define TLB_VICTIMS 8
 #define TLB_WORDS(entries) ((entries) / 64)
 
 struct code_tlb_entry {
@@ -26,15 +27,25 @@ struct tlb_context {
 	struct tlb_entry at[TLB_SIZE];
 	uint64_t filled[2][TLB_WORDS(TLB_SIZE)];	/* [1]: global ones */
 	bool any[2];		/* a bit of that map may be set */
+	/*
+	 * What was replaced last: two pages in turn that share an entry cost no walks.  The first
+	 * so many of them stand for something.
+	 */
+	uint8_t victims, next_victim;
+	struct {
+		struct tlb_entry entry;
+		bool global;
+	} victim[TLB_VICTIMS];
 };
 
 /*
  * Where pieces of large pages may stand, by hash: bit n of a map.  What INVLPG need not look
- * at is what has no bit in any.  2 and 4 MiB pages count by pieces of 2 MiB.
+ * at is what has no bit in any.  2 and 4 MiB pages count by pieces of 2 MiB.  The lower and the upper
+ * half of the address space have maps of their own: a kernel maps all memory by large pages.
  */
 struct tlb_large {
-	uint64_t mega[16];
-	uint64_t giga;
+	uint64_t mega[2][16];
+	uint64_t giga[2];
 };
 
 /* The translations of one PCID (set 0 also serves when there are no PCIDs). */
@@ -62,6 +73,14 @@ struct soft_mmu {
 	struct tlb_set set[MMU_SETS];	/* on a page of its own, zero until it is filled */
 	struct tlb_set *cur;
 	uint64_t epochs;	/* the last epoch given out */
+	/*
+	 * For supervisor code, as long as all of it was fetched through global translations:
+	 * then its jump entries serve every set.
+	 */
+	uint64_t kernel_epoch;
+	bool kernel_local;	/* some was not, or it would show */
+	/* By half and hash: linear pages that jump entries lead to. */
+	uint64_t jump_pages[2][64];
 	uint64_t uses;
 	struct soft_tables *tables;	/* clock=virtual: what is watched; else NULL */
 	uint16_t write_hint[WRITE_HINTS];	/* else 1 + entry, counted over sets and contexts */
@@ -74,9 +93,14 @@ unsigned soft_mmu_context(const struct soft_cpu *c);
 /* Puts a translation into the current set: the entry of lin in a context. */
 void soft_tlb_fill(struct soft_mmu *m, unsigned context, uint64_t lin, uint8_t *host,
 		   const struct walk *w, bool writable);
-/* The same for a page of code. */
-struct code_tlb_entry *soft_tlb_fill_code(struct soft_mmu *m, uint64_t tag, const struct walk *w,
+/* A page of code. */
+struct code_tlb_entry *soft_tlb_fill_code(struct soft_cpu *c, uint64_t tag, const struct walk *w,
 					  const uint8_t *host);
+/*
+ * After a miss: the entry that has the answer after all, in its place now; NULL: walk.  What
+ * comes of it is an entry as a walk made it, of this context or of one with lesser rights.
+ */
+struct tlb_entry *soft_tlb_find(struct soft_cpu *c, unsigned context, uint64_t lin, bool write);
 
 /* Drops what translates [lin, lin + 2^bits) in every set, and the jump entries there. */
 void soft_tlb_drop_range(struct soft_cpu *c, uint64_t lin, unsigned bits);

@@ -223,14 +223,6 @@ void soft_jit_select(struct soft_cpu *c)
 	c->jit_key = (uint64_t)j->keys[at].id << 48;
 }
 
-void soft_jit_drop_page(struct soft_cpu *c, uint64_t lin)
-{
-	if (!c->jit)
-		return;
-	memset(&c->jit_tags[(lin >> 12 & 63) << 8], 0, 256 * sizeof(c->jit_tags[0]));
-	memset(&c->jit_tags[(((lin >> 12) + 63) & 63) << 8], 0, 256 * sizeof(c->jit_tags[0]));
-}
-
 static void remember_jump(struct soft_cpu *c, uint64_t rip, const struct jit_block *b)
 {
 	unsigned i = jit_jump_index(rip);

@@ -35,8 +35,6 @@ void soft_jit_translate(struct soft_cpu *c, const uint8_t *bytes, unsigned nbyte
 void soft_jit_kill(struct soft_cpu *c, struct soft_op *head);
 /* Forgets everything, heads too.  Run loop only. */
 void soft_jit_flush(struct soft_cpu *c);
-/* Jumps into the page, and from the one before, are not known any more (INVLPG). */
-void soft_jit_drop_page(struct soft_cpu *c, uint64_t lin);
 /* c->jump_key is new. */
 void soft_jit_select(struct soft_cpu *c);
 
