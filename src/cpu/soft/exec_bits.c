@@ -17,22 +17,28 @@ typedef int64_t s64;
 
 /* ---- Shifts and rotates ------------------------------------------------- */
 
-/* The host gets the guest's flags first, so what an operation leaves alone stays. */
-#define SHIFT(name, insn, bits, sfx)							\
+/*
+ * The host gets the guest's flags first, so what an operation leaves alone stays.  OF is undefined
+ * after more than one step of ROL and ROR: by a constant it stays, by CL it is what the host makes of it.
+ */
+#define SHIFT(name, insn, bits, sfx, keeps_of)							\
 static inline u##bits name##bits(u##bits d, u8 count, u32 *f)				\
 {											\
 	__asm__(FLAGS_IN insn sfx " %%cl, %0" FLAGS_OUT					\
 		: "+q"(d), "+a"(*f) : "c"(count) : "cc");				\
 	return d;									\
 }											\
-SHIFT_FORM(name, bits, i, (u8)op->imm)							\
-SHIFT_FORM(name, bits, c, R8(c, SLOT(REG_RCX)))
-#define SHIFT_FORM(name, bits, form, count)						\
+SHIFT_FORM(name, bits, i, (u8)op->imm, keeps_of)					\
+SHIFT_FORM(name, bits, c, R8(c, SLOT(REG_RCX)), false)
+#define OF_KEPT(f, c, count, bits, keeps_of)						\
+	((keeps_of) && ((count) & (bits == 64 ? 63 : 31)) != 1				\
+	 ? ((f) & ~(u32)CC_OF) | ((c)->cc & CC_OF) : (f))
+#define SHIFT_FORM(name, bits, form, count, keeps_of)					\
 static const struct soft_op *name##bits##_r##form(struct soft_cpu *c, const struct soft_op *op) \
 {											\
 	u32 f = c->cc;									\
 	SET##bits(c, op->dst, name##bits(R##bits(c, op->dst), count, &f));		\
-	c->cc = (u16)f;									\
+	c->cc = (u16)OF_KEPT(f, c, count, bits, keeps_of);				\
 	NEXT(c, op);									\
 }											\
 static const struct soft_op *name##bits##_m##form(struct soft_cpu *c, const struct soft_op *op) \
@@ -49,14 +55,15 @@ static const struct soft_op *name##bits##_m##form(struct soft_cpu *c, const stru
 		memcpy(p, &d, sizeof d);						\
 	else										\
 		soft_st##bits(c, op, lin, d);						\
-	c->cc = (u16)f;									\
+	c->cc = (u16)OF_KEPT(f, c, count, bits, keeps_of);				\
 	return op + 1;									\
 }
-#define SHIFT_ALL(name, insn) \
-	SHIFT(name, insn, 8, "b") SHIFT(name, insn, 16, "w") \
-	SHIFT(name, insn, 32, "l") SHIFT(name, insn, 64, "q")
-SHIFT_ALL(rol, "rol") SHIFT_ALL(ror, "ror") SHIFT_ALL(rcl, "rcl") SHIFT_ALL(rcr, "rcr")
-SHIFT_ALL(shl, "shl") SHIFT_ALL(shr, "shr") SHIFT_ALL(sar, "sar")
+#define SHIFT_ALL(name, insn, keeps_of) \
+	SHIFT(name, insn, 8, "b", keeps_of) SHIFT(name, insn, 16, "w", keeps_of) \
+	SHIFT(name, insn, 32, "l", keeps_of) SHIFT(name, insn, 64, "q", keeps_of)
+SHIFT_ALL(rol, "rol", true) SHIFT_ALL(ror, "ror", true)
+SHIFT_ALL(rcl, "rcl", false) SHIFT_ALL(rcr, "rcr", false)
+SHIFT_ALL(shl, "shl", false) SHIFT_ALL(shr, "shr", false) SHIFT_ALL(sar, "sar", false)
 
 #define SHIFT_FLAGLESS(name, bits, type, operator)					\
 static const struct soft_op *name##bits##_ri_nf(struct soft_cpu *c, const struct soft_op *op) \

@@ -30,7 +30,16 @@ static enum effect bit_effect(const struct jit_insn *x)
 	return x->mem >= 0 && x->op[1].type == ZYDIS_OPERAND_TYPE_REGISTER ? NOT_OURS : CHANGES;
 }
 
-static enum effect integer_effect(const struct jit_insn *x)
+/* See exec_bits.c: a rotation by a constant leaves OF alone, if the host's does (in memory it does not). */
+static enum effect rotate_effect(const struct jit_translation *t, const struct jit_insn *x)
+{
+	if (x->op[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE && immediate(x, 1) != 1 &&
+	    (!t->j->rotate_keeps_of || x->mem >= 0))
+		return NOT_OURS;
+	return CHANGES;
+}
+
+static enum effect integer_effect(const struct jit_translation *t, const struct jit_insn *x)
 {
 	switch (x->in.mnemonic) {
 	case ZYDIS_MNEMONIC_MOV:
@@ -79,8 +88,6 @@ static enum effect integer_effect(const struct jit_insn *x)
 	case ZYDIS_MNEMONIC_SBB:
 	case ZYDIS_MNEMONIC_INC:
 	case ZYDIS_MNEMONIC_DEC:
-	case ZYDIS_MNEMONIC_ROL:
-	case ZYDIS_MNEMONIC_ROR:
 	case ZYDIS_MNEMONIC_RCL:
 	case ZYDIS_MNEMONIC_RCR:
 	case ZYDIS_MNEMONIC_BSF:
@@ -94,6 +101,9 @@ static enum effect integer_effect(const struct jit_insn *x)
 	case ZYDIS_MNEMONIC_BTR:
 	case ZYDIS_MNEMONIC_BTC:
 		return bit_effect(x);
+	case ZYDIS_MNEMONIC_ROL:
+	case ZYDIS_MNEMONIC_ROR:
+		return rotate_effect(t, x);
 	case ZYDIS_MNEMONIC_LAHF:
 		return READS;
 	default:
@@ -314,7 +324,7 @@ void jit_classify(struct jit_translation *t, struct jit_insn *x)
 		x->ops->fn != op_ud && x->ops->fn != op_nm;
 	if (plain && x->xmm && t->c->mode & (MODE_NOSSE | MODE_FPSTRICT))
 		plain = false;
-	if (!plain || !rewrite(x, x->xmm ? is_sse(x) ? sse_effect(x) : NOT_OURS : integer_effect(x))) {
+	if (!plain || !rewrite(x, x->xmm ? is_sse(x) ? sse_effect(x) : NOT_OURS : integer_effect(t, x))) {
 		x->xmm = false;
 		return;
 	}

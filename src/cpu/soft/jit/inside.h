@@ -63,6 +63,8 @@ struct jit_block {
 	struct jit_link *links;
 	unsigned nlinks;
 	struct jit_block *next;		/* in its region */
+	struct soft_op *ops;
+	uint16_t nops;
 	void *memory;			/* ops and links */
 };
 
@@ -85,6 +87,7 @@ struct soft_jit {
 	unsigned npool;
 	unsigned threshold;
 	bool bmi2;
+	bool rotate_keeps_of;		/* the host's ROL by a constant does */
 	/* Keys of address spaces and modes, see soft_jit_select. */
 	struct { uint64_t jump_key; uint16_t id; } keys[64];
 	uint16_t last_id;

@@ -33,6 +33,26 @@ static void begin_region(struct soft_jit *j, unsigned region)
 	j->e.end = j->e.at + JIT_REGION_SIZE;
 }
 
+/* Does a rotation by a constant that is not 1 leave OF alone, as the interpreter does? */
+static bool rotate_keeps_of(void)
+{
+	for (unsigned i = 0; i < 4; i++) {
+		uint64_t x = i & 1 ? 0x8000000000000001 : 0x4000000000000000;
+		bool of = i & 2, after;
+
+		/* OF from adding 127 to a byte, as SAHF does not set it. */
+		__asm__("addb $127, %%al\n\trol $3, %1\n\tseto %b0"
+			: "=a"(after), "+r"(x) : "0"((unsigned)of) : "cc");
+		if (after != of)
+			return false;
+		__asm__("addb $127, %%al\n\tror $5, %1\n\tseto %b0"
+			: "=a"(after), "+r"(x) : "0"((unsigned)of) : "cc");
+		if (after != of)
+			return false;
+	}
+	return true;
+}
+
 int soft_jit_create(struct soft_cpu *c, struct skep_error *e)
 {
 	const char *tier = config_string(config_root(c->vm->config), "soft.tier");
@@ -57,6 +77,7 @@ int soft_jit_create(struct soft_cpu *c, struct skep_error *e)
 	}
 	j->threshold = asked ? 1 : AUTO_THRESHOLD;
 	j->bmi2 = __builtin_cpu_supports("bmi2");
+	j->rotate_keeps_of = rotate_keeps_of();
 	j->e.at = j->code.write;
 	j->e.delta = j->code.run - j->code.write;
 	jit_make_thunks(j);
@@ -134,6 +155,10 @@ static void kill_block(struct soft_jit *j, struct jit_block *b)
 	struct emit e = { .at = (uint8_t *)b->near_entry - j->e.delta, .delta = j->e.delta };
 
 	b->dead = true;
+	/* A handler that goes on with its own instruction, as REP does, is to see it too. */
+	for (unsigned i = 0; i < b->nops; i++)
+		if (b->ops[i].flags & OPF_FIRST)
+			b->ops[i].fn = op_stale;
 	emit_insn(&e, &(struct emit_insn){ .op = 0xb8, .reg = HOST_A, .imm = b->ip, .imm_size = 4 });
 	emit_branch(&e, EMIT_JMP, j->thunk.leave);
 	while (b->incoming) {
@@ -355,6 +380,8 @@ static bool settle(struct jit_translation *t)
 		x->ops = settled + (x->ops - t->ops);
 	}
 	memcpy(settled, t->ops, ops);
+	t->b->ops = settled;
+	t->b->nops = (uint16_t)t->nops;
 	return true;
 }
 

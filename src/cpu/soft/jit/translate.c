@@ -75,6 +75,8 @@ static bool operand_in_place(const struct jit_insn *x, const ZydisDecodedOperand
 	case ZYDIS_MNEMONIC_BTC:
 	case ZYDIS_MNEMONIC_CMPXCHG:
 	case ZYDIS_MNEMONIC_XADD:
+	case ZYDIS_MNEMONIC_ROL:		/* leave another OF */
+	case ZYDIS_MNEMONIC_ROR:
 		return false;
 	default:
 		break;
