@@ -17,44 +17,22 @@ typedef int64_t s64;
 
 /* ---- Shifts and rotates ------------------------------------------------- */
 
-/*
- * OF after a rotate by more than 1 is undefined.  Hosts compute it for a count in CL and for memory,
- * as below; for a register and an immediate some do, too, and some leave it alone.  What this one
- * does is asked of itself, so that all flags are what the guest's own instruction would leave.
- */
-static inline u32 rotate_imm_flags(u32 before, u32 after, unsigned count)
-{
-	u32 x = 2;
-	u8 computed;
-
-	if (count <= 1)
-		return after;
-	/* OF is clear first; the two upper bits of the result differ. */
-	__asm__("testl %0, %0\n\trorl $2, %0\n\tseto %1" : "+r"(x), "=q"(computed) : : "cc");
-	return computed ? after : (after & ~(u32)CC_OF) | (before & CC_OF);
-}
-#define FLAGS_ROTATE_ri(before, after, bits) \
-	rotate_imm_flags(before, after, op->imm & ((bits) == 64 ? 63 : 31))
-#define FLAGS_ROTATE_rc(before, after, bits) (after)
-#define FLAGS_SHIFT_ri(before, after, bits) (after)
-#define FLAGS_SHIFT_rc(before, after, bits) (after)
-
 /* The host gets the guest's flags first, so what an operation leaves alone stays. */
-#define SHIFT(name, insn, bits, sfx, flags)						\
+#define SHIFT(name, insn, bits, sfx)							\
 static inline u##bits name##bits(u##bits d, u8 count, u32 *f)				\
 {											\
 	__asm__(FLAGS_IN insn sfx " %%cl, %0" FLAGS_OUT					\
 		: "+q"(d), "+a"(*f) : "c"(count) : "cc");				\
 	return d;									\
 }											\
-SHIFT_FORM(name, bits, i, (u8)op->imm, FLAGS_##flags##_ri)				\
-SHIFT_FORM(name, bits, c, R8(c, SLOT(REG_RCX)), FLAGS_##flags##_rc)
-#define SHIFT_FORM(name, bits, form, count, flags)					\
+SHIFT_FORM(name, bits, i, (u8)op->imm)							\
+SHIFT_FORM(name, bits, c, R8(c, SLOT(REG_RCX)))
+#define SHIFT_FORM(name, bits, form, count)						\
 static const struct soft_op *name##bits##_r##form(struct soft_cpu *c, const struct soft_op *op) \
 {											\
 	u32 f = c->cc;									\
 	SET##bits(c, op->dst, name##bits(R##bits(c, op->dst), count, &f));		\
-	c->cc = (u16)flags(c->cc, f, bits);						\
+	c->cc = (u16)f;									\
 	NEXT(c, op);									\
 }											\
 static const struct soft_op *name##bits##_m##form(struct soft_cpu *c, const struct soft_op *op) \
@@ -74,12 +52,11 @@ static const struct soft_op *name##bits##_m##form(struct soft_cpu *c, const stru
 	c->cc = (u16)f;									\
 	return op + 1;									\
 }
-#define SHIFT_ALL(name, insn, flags) \
-	SHIFT(name, insn, 8, "b", flags) SHIFT(name, insn, 16, "w", flags) \
-	SHIFT(name, insn, 32, "l", flags) SHIFT(name, insn, 64, "q", flags)
-SHIFT_ALL(rol, "rol", ROTATE) SHIFT_ALL(ror, "ror", ROTATE)
-SHIFT_ALL(rcl, "rcl", SHIFT) SHIFT_ALL(rcr, "rcr", SHIFT)
-SHIFT_ALL(shl, "shl", SHIFT) SHIFT_ALL(shr, "shr", SHIFT) SHIFT_ALL(sar, "sar", SHIFT)
+#define SHIFT_ALL(name, insn) \
+	SHIFT(name, insn, 8, "b") SHIFT(name, insn, 16, "w") \
+	SHIFT(name, insn, 32, "l") SHIFT(name, insn, 64, "q")
+SHIFT_ALL(rol, "rol") SHIFT_ALL(ror, "ror") SHIFT_ALL(rcl, "rcl") SHIFT_ALL(rcr, "rcr")
+SHIFT_ALL(shl, "shl") SHIFT_ALL(shr, "shr") SHIFT_ALL(sar, "sar")
 
 #define SHIFT_FLAGLESS(name, bits, type, operator)					\
 static const struct soft_op *name##bits##_ri_nf(struct soft_cpu *c, const struct soft_op *op) \
