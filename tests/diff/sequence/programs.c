@@ -355,6 +355,22 @@ static void make_indirect(struct maker *m)
 	put(m, jump, 3, 0, 0);
 }
 
+/* lea target(%rip), %rdi, and a string instruction that stores there: over itself, now and then. */
+static void make_overwrite(struct maker *m)
+{
+	static const uint8_t rep[][3] = { { 0xf3, 0xaa }, { 0xf3, 0x48, 0xab }, { 0xf3, 0xa4 }, { 0xf3, 0x66, 0xab } };
+	static const uint8_t lea[7] = { 0x48, 0x8d, 0x3d };
+	unsigned how = rng_below(&m->r, ARRAY_SIZE(rep)), len = rep[how][2] ? 3 : 2;
+
+	put(m, lea, 7, 3, 4);
+	if (rng_percent(&m->r, 50)) {
+		/* A little before where it stands itself. */
+		m->nlinks--;
+		store32(m->p->code + m->p->len - 4, 0u - rng_below(&m->r, 24) + 8);
+	}
+	put(m, rep[how], len, 0, 0);
+}
+
 static void make_branch(struct maker *m)
 {
 	unsigned how = rng_below(&m->r, 100);
@@ -451,7 +467,9 @@ void program_make(struct program *p, uint64_t seed, uint64_t number)
 	make_fpu(&m);
 	p->in.rip = p->start;
 	while (p->ninsns < want) {
-		if (p->loops && rng_percent(&m.r, 18))
+		if (p->writes_code && rng_percent(&m.r, 5))
+			make_overwrite(&m);
+		else if (p->loops && rng_percent(&m.r, 18))
 			make_branch(&m);
 		else if (p->loops && rng_percent(&m.r, 4))
 			make_loop_end(&m);
