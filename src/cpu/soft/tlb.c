@@ -60,9 +60,8 @@ static struct tlb_entry *entry_at(struct soft_mmu *m, unsigned at)
 static void note_write(struct soft_mmu *m, uintptr_t host, unsigned at)
 {
 	unsigned slot = hint_slot(host);
-	uint16_t *hint = &m->write_hint[slot];
+	uint32_t *hint = &m->write_hint[slot];
 
-	_Static_assert(MMU_SETS * TLB_CONTEXTS * TLB_SIZE < HINT_ANYWHERE, "a hint has 16 bits");
 	if (*hint != HINT_NOWHERE && *hint != HINT_ANYWHERE && *hint != at + 1) {
 		unsigned old = *hint - 1u;
 		const struct tlb_entry *t = entry_at(m, old);
@@ -73,7 +72,7 @@ static void note_write(struct soft_mmu *m, uintptr_t host, unsigned at)
 		}
 	}
 	if (*hint != HINT_ANYWHERE)
-		*hint = (uint16_t)(at + 1);
+		*hint = at + 1;
 }
 
 static bool is_global(const struct tlb_context *t, unsigned n)
@@ -607,7 +606,7 @@ void soft_tlb_drop_writes(struct soft_cpu *c, uint64_t phys_page)
 {
 	struct soft_mmu *m = c->mmu;
 	uintptr_t page = (uintptr_t)memory_page(&c->vm->memory, phys_page).write;
-	uint16_t *hint = &m->write_hint[hint_slot(page)];
+	uint32_t *hint = &m->write_hint[hint_slot(page)];
 
 	SOFT_COUNT(c, tlb_write_tags);
 	if (!page || *hint == HINT_NOWHERE)
