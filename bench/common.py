@@ -24,10 +24,13 @@ def log(text):
 class Limit:
     """What a row has to keep: of "skep" or "ratio", at most or at least a value."""
 
-    def __init__(self, of, most=None, least=None):
-        self.of, self.most, self.least = of, most, least
+    def __init__(self, of, most=None, least=None, words=None):
+        self.of, self.most, self.least, self.words = of, most, least, words
 
     def __str__(self):
+        if self.words:
+            return self.words
+
         def say(v):
             return f"1/{1 / v:g}" if 0 < v < 0.1 else f"{v:g}"
         what = "" if self.of == "skep" else "ratio "
@@ -39,6 +42,11 @@ class Limit:
         if v is None:
             return None
         return v <= self.most if self.most is not None else v >= self.least
+
+
+def faster(times):
+    """A figure in seconds is to be so many times smaller than the peer's."""
+    return Limit("ratio", most=1 / times, words=f"{times:g}x as fast")
 
 
 class Table:

@@ -281,7 +281,7 @@ def counters():
         assert second["insns"] >= first["insns"]
     stats = os.path.join(scratch(), "counters.json")
     with spin("--stats", stats):
-        pass
+        says(0, [], "stop", "--force", "--wait=20", "web")
     assert json.loads(open(stats).read())["vcpus"][0]["code"]["blocks"] > 0
 
 

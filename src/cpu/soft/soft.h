@@ -113,7 +113,7 @@ struct soft_op {
  * no second copy of lin.  A write tag is present only while the page is dirty
  * already, holds no code and may be written by this privilege.
  */
-#define TLB_BITS	12
+#define TLB_BITS	13
 #define TLB_SIZE	(1u << TLB_BITS)
 #define TLB_INVALID(lin) (((lin) & ~0xfffull) ^ 0x1000)	/* for the entry of lin */
 

@@ -60,9 +60,8 @@ static struct tlb_entry *entry_at(struct soft_mmu *m, unsigned at)
 static void note_write(struct soft_mmu *m, uintptr_t host, unsigned at)
 {
 	unsigned slot = hint_slot(host);
-	uint16_t *hint = &m->write_hint[slot];
+	uint32_t *hint = &m->write_hint[slot];
 
-	_Static_assert(MMU_SETS * TLB_CONTEXTS * TLB_SIZE < HINT_ANYWHERE, "a hint has 16 bits");
 	if (*hint != HINT_NOWHERE && *hint != HINT_ANYWHERE && *hint != at + 1) {
 		unsigned old = *hint - 1u;
 		const struct tlb_entry *t = entry_at(m, old);
@@ -73,7 +72,7 @@ static void note_write(struct soft_mmu *m, uintptr_t host, unsigned at)
 		}
 	}
 	if (*hint != HINT_ANYWHERE)
-		*hint = (uint16_t)(at + 1);
+		*hint = at + 1;
 }
 
 static bool is_global(const struct tlb_context *t, unsigned n)
@@ -371,6 +370,30 @@ void soft_mmu_select(struct soft_cpu *c)
 	soft_jit_select(c);
 }
 
+static unsigned jump_page(uint64_t lin)
+{
+	uint64_t page = lin >> 12;
+
+	return (unsigned)(page ^ page >> 12 ^ page >> 24) & 4095;
+}
+
+void soft_mmu_note_jump(struct soft_cpu *c, uint64_t lin)
+{
+	unsigned n = jump_page(lin);
+
+	c->mmu->jump_pages[lin >> 63][n / 64] |= BIT(n % 64);
+}
+
+/*
+ * No jump entry is good any more.  The block that runs may still lead to others of its page,
+ * without a look-up, and those be entered into translated code's cache.
+ */
+static void drop_all_jumps(struct soft_cpu *c)
+{
+	new_epochs(c->mmu);
+	soft_mmu_note_jump(c, soft_fetch_lin(c, c->r[SLOT_IPBASE]));
+}
+
 /* ---- What the processor asks for ---------------------------------------- */
 
 void soft_tlb_flush(struct soft_cpu *c, bool global_too)
@@ -382,7 +405,7 @@ void soft_tlb_flush(struct soft_cpu *c, bool global_too)
 	if (global_too) {
 		for (unsigned i = 0; i < MMU_SETS; i++)
 			set_clear(c->mmu, &c->mmu->set[i], true);
-		new_epochs(c->mmu);
+		drop_all_jumps(c);
 		c->mmu->kernel_local = c->mmu->tables;
 	} else {
 		set_clear(c->mmu, c->mmu->cur, false);
@@ -435,21 +458,10 @@ static void set_clear_page(struct soft_cpu *c, struct tlb_set *s, uint64_t lin)
 	set_clear_range(c->mmu, s, lin, bits);
 }
 
-static unsigned jump_page(uint64_t lin)
-{
-	uint64_t page = lin >> 12;
-
-	return (unsigned)(page ^ page >> 12 ^ page >> 24) & 4095;
-}
-
-void soft_mmu_note_jump(struct soft_cpu *c, uint64_t lin)
-{
-	unsigned n = jump_page(lin);
-
-	c->mmu->jump_pages[lin >> 63][n / 64] |= BIT(n % 64);
-}
-
-/* Jump entries of a page, which are all dropped if there may be one: few pages that go have code. */
+/*
+ * Jump entries of a page, translated code's too: all are dropped if there may be one, for few
+ * pages that go have code.
+ */
 static void drop_jumps(struct soft_cpu *c, uint64_t lin)
 {
 	unsigned n = jump_page(lin);
@@ -457,7 +469,7 @@ static void drop_jumps(struct soft_cpu *c, uint64_t lin)
 	if (!(c->mmu->jump_pages[lin >> 63][n / 64] & BIT(n % 64)))
 		return;
 	SOFT_COUNT(c, tlb_jumps);
-	new_epochs(c->mmu);
+	drop_all_jumps(c);
 }
 
 void soft_tlb_drop_range(struct soft_cpu *c, uint64_t lin, unsigned bits)
@@ -515,7 +527,7 @@ void soft_tlb_invpcid(struct soft_cpu *c, unsigned type, uint16_t pcid, uint64_t
 		}
 	}
 	if (type == 2)
-		new_epochs(c->mmu);
+		drop_all_jumps(c);
 	soft_mmu_select(c);
 }
 
@@ -594,7 +606,7 @@ void soft_tlb_drop_writes(struct soft_cpu *c, uint64_t phys_page)
 {
 	struct soft_mmu *m = c->mmu;
 	uintptr_t page = (uintptr_t)memory_page(&c->vm->memory, phys_page).write;
-	uint16_t *hint = &m->write_hint[hint_slot(page)];
+	uint32_t *hint = &m->write_hint[hint_slot(page)];
 
 	SOFT_COUNT(c, tlb_write_tags);
 	if (!page || *hint == HINT_NOWHERE)

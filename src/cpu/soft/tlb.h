@@ -67,7 +67,7 @@ struct tlb_set {
  */
 #define WRITE_HINTS	4096
 #define HINT_NOWHERE	0
-#define HINT_ANYWHERE	UINT16_MAX
+#define HINT_ANYWHERE	UINT32_MAX
 
 struct soft_mmu {
 	struct tlb_set set[MMU_SETS];	/* on a page of its own, zero until it is filled */
@@ -83,7 +83,7 @@ struct soft_mmu {
 	uint64_t jump_pages[2][64];
 	uint64_t uses;
 	struct soft_tables *tables;	/* clock=virtual: what is watched; else NULL */
-	uint16_t write_hint[WRITE_HINTS];	/* else 1 + entry, counted over sets and contexts */
+	uint32_t write_hint[WRITE_HINTS];	/* else 1 + entry, counted over sets and contexts */
 };
 
 struct walk;
