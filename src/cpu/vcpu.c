@@ -218,6 +218,25 @@ void vcpu_wait(struct vcpu *v)
 	pthread_mutex_unlock(&v->wait_lock);
 }
 
+/*
+ * Nobody is deaf for good to whom something was sent: who sends does so before it becomes deaf
+ * itself, and who is sent to takes the request only after it has said that it goes on.
+ */
+bool vcpu_idle(struct vcpu *v, enum vcpu_idle idle)
+{
+	const struct vm *vm = v->vm;
+	unsigned i;
+
+	atomic_store(&v->idle, (uint8_t)idle);
+	if (idle != VCPU_IDLE_DEAF)
+		return true;
+	for (i = 0; i < vm->ncpus; i++)
+		if (atomic_load(&vm->vcpus[i]->idle) != VCPU_IDLE_DEAF ||
+		    atomic_load(&vm->vcpus[i]->requests) & ~(uint32_t)VCPU_REQ_INTR)
+			return true;
+	return false;
+}
+
 /* ---- Interrupts ------------------------------------------------------ */
 
 /* The 8259 pair through the virtual wire (MP specification 1.4, 3.6.2.2). */

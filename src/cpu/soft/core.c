@@ -10,6 +10,7 @@
 #include "cpu/model.h"
 #include "cpu/soft/cache.h"
 #include "cpu/soft/mmu.h"
+#include "cpu/soft/shared.h"
 #include "cpu/soft/soft.h"
 #include "cpu/soft/specialise.h"
 #include "cpu/soft/system.h"
@@ -18,6 +19,9 @@
 
 /* Host MXCSR at power-on: everything masked, round to nearest. */
 #define HOST_MXCSR 0x1f80
+
+/* Ranges that wait to be dropped; more than that, and everything is. */
+#define WRITTEN_MAX 4096
 
 /* Instructions between two looks at nothing in particular (realtime). */
 #define REALTIME_BUDGET (1ll << 40)
@@ -151,14 +155,17 @@ uint64_t soft_insns(const struct soft_cpu *c, const struct soft_op *op)
 
 void soft_sync_clock(struct soft_cpu *c, const struct soft_op *op)
 {
-	atomic_store_explicit(&c->vm->clock.insns, soft_insns(c, op), memory_order_relaxed);
+	_Atomic uint64_t *count = c->vm->clock.mode == CLOCK_MODE_VIRTUAL || !c->v ?
+				  &c->vm->clock.insns : &c->v->insns;
+
+	atomic_store_explicit(count, soft_insns(c, op), memory_order_relaxed);
 }
 
 /* Gives the processor a new number of instructions to run. */
 static void give_budget(struct soft_cpu *c)
 {
 	c->insns_base = soft_insns(c, NULL);
-	atomic_store_explicit(&c->vm->clock.insns, c->insns_base, memory_order_relaxed);
+	soft_sync_clock(c, NULL);
 	if (c->vm->clock.mode == CLOCK_MODE_VIRTUAL) {
 		uint64_t n = virtual_budget(c->vm);
 
@@ -328,19 +335,25 @@ static void run_alone(struct soft_cpu *c)
 }
 
 /*
- * Waits in HLT.  Returns false when nothing can end it.
+ * Waits in HLT, or to be started.  Returns false when nothing can end it: every processor waits
+ * with interrupts off.
  */
 static bool wait_halted(struct soft_cpu *c)
 {
-	if (!(c->s.rflags & RFLAGS_IF) &&
-	    !(atomic_load(&c->v->requests) & ~(uint32_t)VCPU_REQ_INTR))
+	bool deaf = c->s.wait_sipi || !(c->s.rflags & RFLAGS_IF);
+
+	if (!vcpu_idle(c->v, deaf ? VCPU_IDLE_DEAF : VCPU_IDLE_HALT))
 		return false;
+	soft_leave_guest(c);
 	if (c->vm->clock.mode == CLOCK_MODE_VIRTUAL) {
 		soft_sync_clock(c, NULL);
-		if (virtual_idle(c->vm))
-			return true;
+		if (!virtual_idle(c->vm))
+			vcpu_wait(c->v);
+	} else {
+		vcpu_wait(c->v);
 	}
-	vcpu_wait(c->v);
+	soft_enter_guest(c);
+	vcpu_idle(c->v, VCPU_IDLE_NOT);
 	return true;
 }
 
@@ -353,6 +366,7 @@ static bool serve_requests(struct soft_cpu *c, enum vcpu_exit *why)
 
 	/* Cleared before looking, so that a later kick is seen. */
 	atomic_store(&c->kick, 0);
+	soft_shared_serve(c);
 	r = atomic_fetch_and(&v->requests, ~mine);
 	if (r & VCPU_REQ_TLB)
 		soft_tlb_flush(c, true);
@@ -425,7 +439,7 @@ static enum vcpu_exit soft_loop(struct soft_cpu *c)
 			c->exc_raised = true;
 			continue;
 		}
-		if (unlikely(c->s.halted)) {
+		if (unlikely(c->s.halted | c->s.wait_sipi)) {
 			if (!wait_halted(c))
 				return VCPU_EXIT_HALTED;
 			give_budget(c);
@@ -474,6 +488,7 @@ static enum vcpu_exit soft_run(struct vcpu *v)
 	enum vcpu_exit why;
 
 	soft_mxcsr_load(c);
+	soft_enter_guest(c);
 	/*
 	 * The processor may have been stopped where something falls due: before the first
 	 * instruction, not after it.
@@ -492,6 +507,7 @@ static enum vcpu_exit soft_run(struct vcpu *v)
 	}
 	why = soft_loop(c);
 	c->jmp = NULL;
+	soft_leave_guest(c);
 	soft_sync_clock(c, NULL);
 	soft_mxcsr_sync(c);
 	_mm_setcsr(HOST_MXCSR);
@@ -506,6 +522,7 @@ static void soft_destroy(struct vcpu *v)
 
 	if (!c)
 		return;
+	soft_shared_leave(c);
 	soft_cache_destroy(c->cache);
 	soft_mmu_destroy(c->mmu);
 	free(c->jumps);
@@ -561,6 +578,10 @@ static int soft_create(struct vcpu *v, struct skep_error *e)
 		soft_destroy(v);
 		return skep_fail(e, ENOMEM, "not enough memory for a processor");
 	}
+	if (soft_shared_join(c, e)) {
+		soft_destroy(v);
+		return -ENOMEM;
+	}
 	soft_reset(c, false);
 	return 0;
 }
@@ -608,6 +629,17 @@ static int soft_ops_set_state(struct vcpu *v, const struct cpu_arch_state *s, st
 	return 0;
 }
 
+/* A loop that writes beside code must not make the queue long: one page, one entry. */
+static bool join_written(struct written *w, uint64_t gpa, uint64_t len)
+{
+	uint64_t from = MIN(w->gpa, gpa), to = MAX(w->gpa + w->len, gpa + len);
+
+	if ((w->gpa ^ gpa) >> 12 || (from ^ (to - 1)) >> 12)
+		return false;
+	*w = (struct written){ from, to - from };
+	return true;
+}
+
 /* Any thread: notes the range for the processor's own thread to act on. */
 static void soft_invalidate_code(struct vcpu *v, uint64_t gpa, uint64_t len)
 {
@@ -616,7 +648,12 @@ static void soft_invalidate_code(struct vcpu *v, uint64_t gpa, uint64_t len)
 	if (!len)
 		return;
 	pthread_mutex_lock(&c->written_lock);
-	if (c->nwritten == c->written_room) {
+	if (c->written_all || (c->nwritten && join_written(&c->written[c->nwritten - 1], gpa, len))) {
+		pthread_mutex_unlock(&c->written_lock);
+		vcpu_request(v, VCPU_REQ_CODE);
+		return;
+	}
+	if (c->nwritten == c->written_room && c->written_room < WRITTEN_MAX) {
 		size_t room = c->written_room ? c->written_room * 2 : 64;
 		struct written *w = realloc(c->written, room * sizeof *w);
 

@@ -3,6 +3,7 @@
  */
 #include <stdlib.h>
 
+#include "cpu/soft/shared.h"
 #include "cpu/soft/tlb.h"
 #include "vm/vm.h"
 
@@ -236,12 +237,17 @@ void soft_tlb_drop_writes(struct soft_cpu *c, uint64_t phys_page)
 			}
 }
 
-void soft_mmu_protect_code(struct soft_cpu *c, uint64_t phys_page)
+bool soft_mmu_protect_code(struct soft_cpu *c, uint64_t phys_page)
 {
 	struct mem_page page = memory_page(&c->vm->memory, phys_page);
 
-	if (!page.flags || atomic_load_explicit(page.flags, memory_order_relaxed) & PAGE_CODE)
-		return;
-	atomic_fetch_or(page.flags, PAGE_CODE);
-	soft_tlb_drop_writes(c, phys_page);
+	if (!page.flags)
+		return true;		/* nobody writes it */
+	if (c->shared)
+		return soft_share_code(c, page.flags);
+	if (!(atomic_load_explicit(page.flags, memory_order_relaxed) & PAGE_CODE)) {
+		atomic_fetch_or(page.flags, PAGE_CODE);
+		soft_tlb_drop_writes(c, phys_page);
+	}
+	return true;
 }

@@ -68,6 +68,7 @@ struct walk {
 	bool writable, user, nx, global, dirty, large;
 	uint32_t fault;		/* error code; 0 with present pages */
 	bool failed;
+	bool again;		/* inside of walk.c: another processor changed an entry meanwhile */
 };
 
 /* Walks the tables for the page of lin, and sets A and D; raises nothing. */
