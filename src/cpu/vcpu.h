@@ -120,6 +120,8 @@ struct vcpu *vcpu_current(struct vm *vm);
 void vcpu_request(struct vcpu *v, uint32_t bits);
 /* Adds / removes reasons to be stopped. Any thread. vcpu_stop does not wait. */
 void vcpu_stop(struct vcpu *v, uint32_t reason);
+/* Makes it look at what it waits for. Any thread. */
+void vcpu_wake(struct vcpu *v);
 void vcpu_go(struct vcpu *v, uint32_t reason);
 /*
  * Called by a backend on HLT, without the device lock: returns when

@@ -12,6 +12,7 @@
 #include "vm/inputlog.h"
 #include "vm/loop.h"
 #include "vm/timer.h"
+#include "vm/virtual.h"
 
 /* ---- Making ---------------------------------------------------------- */
 
@@ -310,6 +311,8 @@ static int machine_reset(struct vm *vm, struct skep_error *e)
 		vm->vcpus[i]->ops->reset(vm->vcpus[i], false);
 	}
 	err = boot_place(vm, e);
+	if (turns_taken(vm))
+		turn_set(vm, 0, TURN_INSNS);
 	vm->has_state = !err;
 	device_unlock(vm);
 	return err;

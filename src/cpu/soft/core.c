@@ -334,6 +334,42 @@ static void run_alone(struct soft_cpu *c)
 	c->step_rest = 0;
 }
 
+/* ---- Turns (clock=virtual, several processors) ------------------------- */
+
+/* Waits for this processor's turn; false: it is to stop first. */
+static bool await_turn(struct soft_cpu *c)
+{
+	if (!turn_wait(c->v))
+		return false;
+	c->turn = true;
+	/* The count is the machine's: others have moved it on. */
+	c->insns_base = atomic_load_explicit(&c->vm->clock.insns, memory_order_relaxed);
+	c->budget = 0;
+	c->budget_given = 0;
+	soft_enter_guest(c);
+	return true;
+}
+
+/* Lets the others run; the clock is up to date.  False: this processor is to stop. */
+static bool pass_turn(struct soft_cpu *c)
+{
+	soft_leave_guest(c);
+	c->turn = false;
+	turn_pass(c->v);
+	return await_turn(c);
+}
+
+/* In HLT the others have their turns; when all of them wait, time moves on. */
+static bool wait_turns(struct soft_cpu *c)
+{
+	soft_sync_clock(c, NULL);
+	soft_leave_guest(c);
+	c->turn = false;
+	if (!turn_pass(c->v) && !virtual_idle(c->vm))
+		vcpu_wait(c->v);
+	return await_turn(c);
+}
+
 /*
  * Waits in HLT, or to be started.  Returns false when nothing can end it: every processor waits
  * with interrupts off.
@@ -344,6 +380,12 @@ static bool wait_halted(struct soft_cpu *c)
 
 	if (!vcpu_idle(c->v, deaf ? VCPU_IDLE_DEAF : VCPU_IDLE_HALT))
 		return false;
+	if (turns_taken(c->vm)) {
+		/* A stop is seen at once, by the request. */
+		if (wait_turns(c))
+			vcpu_idle(c->v, VCPU_IDLE_NOT);
+		return true;
+	}
 	soft_leave_guest(c);
 	if (c->vm->clock.mode == CLOCK_MODE_VIRTUAL) {
 		soft_sync_clock(c, NULL);
@@ -432,6 +474,11 @@ static enum vcpu_exit soft_loop(struct soft_cpu *c)
 			give_budget(c);
 			if (c->budget <= 0)
 				return VCPU_EXIT_LIMIT;
+			if (turns_taken(c->vm) && !turn_left(c->vm)) {
+				if (!pass_turn(c))
+					return VCPU_EXIT_STOPPED;
+				give_budget(c);
+			}
 			continue;	/* what has fallen due may have sent a request */
 		}
 		if (atomic_load_explicit(&c->v->requests, memory_order_relaxed) &&
@@ -487,8 +534,14 @@ static enum vcpu_exit soft_run(struct vcpu *v)
 	sigjmp_buf jmp;
 	enum vcpu_exit why;
 
+	if (turns_taken(c->vm)) {
+		if (!await_turn(c))
+			return VCPU_EXIT_STOPPED;
+		vcpu_idle(v, VCPU_IDLE_NOT);
+	} else {
+		soft_enter_guest(c);
+	}
 	soft_mxcsr_load(c);
-	soft_enter_guest(c);
 	/*
 	 * The processor may have been stopped where something falls due: before the first
 	 * instruction, not after it.
@@ -508,7 +561,8 @@ static enum vcpu_exit soft_run(struct vcpu *v)
 	why = soft_loop(c);
 	c->jmp = NULL;
 	soft_leave_guest(c);
-	soft_sync_clock(c, NULL);
+	if (c->turn || !turns_taken(c->vm))
+		soft_sync_clock(c, NULL);
 	soft_mxcsr_sync(c);
 	_mm_setcsr(HOST_MXCSR);
 	return why;

@@ -35,6 +35,7 @@
 #include "cpu/soft/cache.h"
 #include "cpu/soft/shared.h"
 #include "cpu/soft/tlb.h"
+#include "vm/virtual.h"
 #include "vm/vm.h"
 
 /* So many spins before the host may run somebody else meanwhile. */
@@ -359,10 +360,33 @@ void soft_exclusive(struct soft_cpu *c, const struct soft_op *op, uint64_t lin, 
 	soft_check_write(c, op, lin, size);
 }
 
+/*
+ * Who takes turns and waits for another one gives up some of its turn.  The end of a turn is an
+ * instruction count like any other event, so the budget is cut to what is left, right here.
+ */
+static const struct soft_op *pause_turn(struct soft_cpu *c, const struct soft_op *op)
+{
+	int64_t *budget = c->alone ? &c->step_rest : &c->budget, cut;
+
+	c->budget += op->left;
+	c->rip = soft_next_rip(c, op);
+	soft_sync_clock(c, NULL);
+	turn_shorten(c->vm, TURN_PAUSE);
+	cut = *budget - (int64_t)turn_left(c->vm);
+	if (cut > 0) {
+		*budget -= cut;
+		if (!c->alone)
+			c->budget_given -= (uint64_t)cut;
+	}
+	return NULL;
+}
+
 const struct soft_op *soft_pause(struct soft_cpu *c, const struct soft_op *op)
 {
+	if (c->vm->clock.mode == CLOCK_MODE_VIRTUAL)
+		return pause_turn(c, op);
 	/* Who holds what this loop waits for may have no processor of the host. */
-	if (c->vm->clock.mode != CLOCK_MODE_VIRTUAL && ++c->pauses % PAUSES_A_YIELD == 0)
+	if (++c->pauses % PAUSES_A_YIELD == 0)
 		sched_yield();
 	return op + 1;
 }
