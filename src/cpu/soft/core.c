@@ -164,8 +164,8 @@ void soft_sync_clock(struct soft_cpu *c, const struct soft_op *op)
 /* Gives the processor a new number of instructions to run. */
 static void give_budget(struct soft_cpu *c)
 {
-	c->insns_base = soft_insns(c, NULL);
 	soft_sync_clock(c, NULL);
+	c->insns_base = soft_insns(c, NULL);
 	if (c->vm->clock.mode == CLOCK_MODE_VIRTUAL) {
 		uint64_t n = virtual_budget(c->vm);
 
