@@ -371,20 +371,22 @@ static bool wait_turns(struct soft_cpu *c)
 }
 
 /*
- * Waits in HLT, or to be started.  Returns false when nothing can end it: every processor waits
- * with interrupts off.
+ * Waits in HLT, or to be started.  Returns true when run must return *why: to stop, or since nothing
+ * can end it because every processor waits with interrupts off.
  */
-static bool wait_halted(struct soft_cpu *c)
+static bool wait_halted(struct soft_cpu *c, enum vcpu_exit *why)
 {
 	bool deaf = c->s.wait_sipi || !(c->s.rflags & RFLAGS_IF);
 
+	*why = VCPU_EXIT_HALTED;
 	if (!vcpu_idle(c->v, deaf ? VCPU_IDLE_DEAF : VCPU_IDLE_HALT))
-		return false;
-	if (turns_taken(c->vm)) {
-		/* A stop is seen at once, by the request. */
-		if (wait_turns(c))
-			vcpu_idle(c->v, VCPU_IDLE_NOT);
 		return true;
+	if (turns_taken(c->vm)) {
+		*why = VCPU_EXIT_STOPPED;
+		if (!wait_turns(c))
+			return true;
+		vcpu_idle(c->v, VCPU_IDLE_NOT);
+		return false;
 	}
 	soft_leave_guest(c);
 	if (c->vm->clock.mode == CLOCK_MODE_VIRTUAL) {
@@ -396,7 +398,7 @@ static bool wait_halted(struct soft_cpu *c)
 	}
 	soft_enter_guest(c);
 	vcpu_idle(c->v, VCPU_IDLE_NOT);
-	return true;
+	return false;
 }
 
 /* What is not an interrupt: returns true when run must return *why. */
@@ -487,8 +489,8 @@ static enum vcpu_exit soft_loop(struct soft_cpu *c)
 			continue;
 		}
 		if (unlikely(c->s.halted | c->s.wait_sipi)) {
-			if (!wait_halted(c))
-				return VCPU_EXIT_HALTED;
+			if (wait_halted(c, &why))
+				return why;
 			give_budget(c);
 			continue;
 		}
