@@ -227,13 +227,13 @@ static void flood(unsigned cpu, ulong arg)
 		cli();
 	}
 	sti();
-	smp_meet(&phase);
+	smp_meet(&phase, smp_count);
 	cli();
 }
 
 static void messages(void)
 {
-	for (unsigned v = 0x40; v < 0x100; v++)
+	for (unsigned v = 0x40; v < 0xf8; v++)
 		on_trap(v, on_vector);
 	on_trap(2, on_nmi);
 	smp_run(set_logical, 0);

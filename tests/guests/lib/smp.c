@@ -2,6 +2,7 @@
 
 #define TRAMPOLINE	0x8000ul	/* a page below 1 MiB; its number is the vector */
 #define STACK		16384
+#define VEC_JOB		0xfe
 
 extern const char ap_begin[], ap_end[];
 void ap_entry(unsigned number) __attribute__((noreturn));
@@ -109,6 +110,11 @@ unsigned smp_self(void)
 	return SMP_MAX;
 }
 
+static void on_job(struct frame *f)
+{
+	apic_eoi();
+}
+
 void ap_entry(unsigned number)
 {
 	unsigned seen = job_number;
@@ -118,8 +124,9 @@ void ap_entry(unsigned number)
 	smp_apic_id[number] = my_id();
 	__atomic_fetch_add(&smp_count, 1, __ATOMIC_SEQ_CST);
 	for (;;) {
+		/* Who has nothing to do takes nothing from those who have. */
 		while (job_number == seen)
-			cpu_pause();
+			asm volatile("sti; hlt; cli" ::: "memory");
 		seen = job_number;
 		job(number, job_arg);
 		__atomic_fetch_add(&job_done, 1, __ATOMIC_SEQ_CST);
@@ -138,6 +145,7 @@ void smp_start(void)
 {
 	unsigned before;
 
+	on_trap(VEC_JOB, on_job);
 	outb(0x21, 0xff);		/* no interrupts but messages */
 	outb(0xa1, 0xff);
 	asm volatile("sidt %0" : "=m"(idtr));
@@ -163,6 +171,7 @@ void smp_begin(void (*fn)(unsigned cpu, ulong arg), ulong arg)
 	job_done = 0;
 	arrived = 0;
 	__atomic_fetch_add(&job_number, 1, __ATOMIC_SEQ_CST);
+	ipi(0, TO_OTHERS | ASSERT | VEC_JOB);
 }
 
 void smp_join(void)
@@ -178,9 +187,9 @@ void smp_run(void (*fn)(unsigned cpu, ulong arg), ulong arg)
 	smp_join();
 }
 
-void smp_meet(unsigned *phase)
+void smp_meet(unsigned *phase, unsigned n)
 {
-	*phase += smp_count;
+	*phase += n;
 	__atomic_fetch_add(&arrived, 1, __ATOMIC_SEQ_CST);
 	while ((int)(arrived - *phase) < 0)
 		cpu_pause();

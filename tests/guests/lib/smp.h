@@ -30,8 +30,8 @@ void smp_run(void (*fn)(unsigned cpu, ulong arg), ulong arg);
 void smp_begin(void (*fn)(unsigned cpu, ulong arg), ulong arg);
 void smp_join(void);
 unsigned smp_self(void);		/* number of this processor, by its APIC ID */
-/* In a job, all processors meet here; each passes its own variable, zero at the job's start. */
-void smp_meet(unsigned *phase);
+/* In a job, n processors meet here; each passes its own variable, zero at the job's start. */
+void smp_meet(unsigned *phase, unsigned n);
 
 static inline void cpu_pause(void) { asm volatile("pause" ::: "memory"); }
 static inline void barrier(void) { asm volatile("" ::: "memory"); }
