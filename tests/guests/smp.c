@@ -5,6 +5,7 @@
 #include "lib/smp.h"
 
 #define ROUNDS 20000u
+#define SPLITS 20000u			/* they take turns: slow */
 
 static volatile unsigned got[SMP_MAX][256];
 static volatile unsigned nmis[SMP_MAX];
@@ -285,7 +286,7 @@ static void restart(void)
 /* ---- Translations -------------------------------------------------------------------- */
 
 #define BETWEEN ~0u		/* rounds: anything goes */
-#define WINDOW	0x8000000000ul		/* its own entry of the top level */
+#define WINDOW	0xffff800000000000ul	/* far from the large pages, with which INVLPG is slow */
 
 static u64 window_pdpt[512] __attribute__((aligned(4096)));
 static u64 window_pd[512] __attribute__((aligned(4096)));
@@ -323,7 +324,7 @@ static void read_window(unsigned cpu, ulong arg)
 static void shootdown(void)
 {
 	section("TLB shootdown");
-	boot_pml4[WINDOW >> 39] = (ulong)window_pdpt | 3;
+	boot_pml4[WINDOW >> 39 & 511] = (ulong)window_pdpt | 3;
 	window_pdpt[0] = (ulong)window_pd | 3;
 	window_pd[0] = (ulong)window_pt | 3;
 	window_pt[0] = (ulong)page_a | 3;
@@ -596,13 +597,19 @@ static void locks(void)
 
 static void split_inc(unsigned cpu, ulong at)
 {
-	for (unsigned i = 0; i < 1000; i++)
+	unsigned phase = 0;
+
+	smp_meet(&phase, smp_count);
+	for (unsigned i = 0; i < SPLITS; i++)
 		asm volatile("lock incq %0" : "+m"(*(volatile u64 *)at) :: "memory", "cc");
 }
 
 static void split_xadd(unsigned cpu, ulong at)
 {
-	for (unsigned i = 0; i < 1000; i++) {
+	unsigned phase = 0;
+
+	smp_meet(&phase, smp_count);
+	for (unsigned i = 0; i < SPLITS; i++) {
 		u32 one = 1;
 		asm volatile("lock xaddl %0, %1" : "+r"(one), "+m"(*(volatile u32 *)at) :: "memory", "cc");
 	}
@@ -611,8 +618,10 @@ static void split_xadd(unsigned cpu, ulong at)
 static void split_cmpxchg(unsigned cpu, ulong at)
 {
 	volatile u64 *p = (u64 *)at;
+	unsigned phase = 0;
 
-	for (unsigned i = 0; i < 1000; i++) {
+	smp_meet(&phase, smp_count);
+	for (unsigned i = 0; i < SPLITS; i++) {
 		u64 old = *p, was;
 		do {
 			was = old;
@@ -629,7 +638,7 @@ static void split(const char *what, void (*fn)(unsigned, ulong), u8 *at, unsigne
 	memset(at, 0, size);
 	smp_run(fn, (ulong)at);
 	memcpy(&v, at, size);
-	check_eq(v, smp_count * 1000, "%s", what);
+	check_eq(v, smp_count * SPLITS, "%s", what);
 }
 
 /* A counter in a page from which all of them run code. */
@@ -637,7 +646,7 @@ static void mixed(unsigned cpu, ulong at)
 {
 	unsigned (*fn)(void) = (void *)(code + 4096 + 512);
 
-	for (unsigned i = 0; i < 1000; i++) {
+	for (unsigned i = 0; i < SPLITS; i++) {
 		asm volatile("lock incq %0" : "+m"(*(volatile u64 *)at) :: "memory", "cc");
 		if (fn() != 77)
 			__atomic_fetch_add(&wrong, 1, __ATOMIC_SEQ_CST);
@@ -676,13 +685,16 @@ static void race_entries(unsigned cpu, ulong arg)
 {
 	volatile u64 *entry = &window_pt[5];
 	u64 here = (ulong)page_a | 3;
+	unsigned phase = 0;
 
+	smp_meet(&phase, smp_count);
 	if (cpu == 1) {
-		for (unsigned i = 0; i < 20000; i++) {
+		for (unsigned i = 0; i < 30000; i++) {
 			u64 v = 0;
 
 			*entry = here;
-			barrier();
+			for (unsigned k = i * 2654435761u >> 26; k; k--)
+				barrier();
 			asm volatile("xchgq %0, %1" : "+r"(v), "+m"(*entry) :: "memory");
 			for (unsigned k = 0; k < 20; k++)
 				if (*entry)
