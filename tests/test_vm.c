@@ -37,9 +37,7 @@ static void refused(const char *setting, const char *want)
 
 static void refusals(void **state)
 {
-	refused("cpus=2", "set cpus=1");
 	refused("memory.size=512G", "ask for less");
-	refused("sockets=2", "set cpus=1");
 }
 
 struct run {

@@ -7,6 +7,7 @@
 #include "base/util.h"
 #include "boot/tables.h"
 #include "chipset/chipset.h"
+#include "vm/topology.h"
 #include "vm/vm.h"
 
 #define HEADER_LENGTH		4
@@ -177,12 +178,12 @@ static size_t build_fadt(struct blob *t, struct blob *script, size_t facs, size_
 	return at;
 }
 
-static void madt_processor(struct blob *t, uint32_t id)
+static void madt_processor(struct blob *t, uint32_t uid, uint32_t id)
 {
-	if (id < XAPIC_ID_LIMIT) {
+	if (uid < XAPIC_ID_LIMIT && id < XAPIC_ID_LIMIT) {
 		blob_u8(t, 0);			/* local APIC */
 		blob_u8(t, 8);
-		blob_u8(t, id);			/* _UID */
+		blob_u8(t, uid);		/* _UID in the DSDT */
 		blob_u8(t, id);
 		blob_u32(t, MADT_ENABLED);
 	} else {
@@ -191,7 +192,7 @@ static void madt_processor(struct blob *t, uint32_t id)
 		blob_u16(t, 0);
 		blob_u32(t, id);
 		blob_u32(t, MADT_ENABLED);
-		blob_u32(t, id);
+		blob_u32(t, uid);
 	}
 }
 
@@ -212,7 +213,7 @@ static size_t build_madt(const struct vm *vm, struct blob *t, struct blob *scrip
 	blob_u32(t, LAPIC_BASE);
 	blob_u32(t, MADT_PCAT_COMPAT);
 	for (unsigned i = 0; i < vm->ncpus; i++)
-		madt_processor(t, i);
+		madt_processor(t, i, topology_apic_id(vm, i));
 	blob_u8(t, 1);				/* I/O APIC */
 	blob_u8(t, 12);
 	blob_u8(t, IOAPIC_ID);

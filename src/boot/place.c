@@ -220,6 +220,26 @@ static void set_memory_types(struct cpu_arch_state *s, unsigned phys_bits)
 	s->mtrr_def_type = ENABLE | WB;
 }
 
+/* Firmware has given all processors the same memory types. */
+static int share_memory_types(struct vm *vm, const struct cpu_arch_state *boot,
+			      struct skep_error *e)
+{
+	int r = 0;
+
+	for (unsigned i = 1; i < vm->ncpus && !r; i++) {
+		struct vcpu *v = vm->vcpus[i];
+		struct cpu_arch_state s;
+
+		v->ops->get_state(v, &s);
+		memcpy(s.mtrr_fixed, boot->mtrr_fixed, sizeof(s.mtrr_fixed));
+		memcpy(s.mtrr_var_base, boot->mtrr_var_base, sizeof(s.mtrr_var_base));
+		memcpy(s.mtrr_var_mask, boot->mtrr_var_mask, sizeof(s.mtrr_var_mask));
+		s.mtrr_def_type = boot->mtrr_def_type;
+		r = v->ops->set_state(v, &s, e);
+	}
+	return r;
+}
+
 static int start_flat(struct placement *p, struct cpu_arch_state *s, bool long_mode,
 		      struct skep_error *e)
 {
@@ -290,7 +310,8 @@ int entry_long_mode(struct placement *p, uint64_t rip, uint64_t rsi, struct skep
 	s.cr0 = CR0_PE | CR0_ET | CR0_NE | CR0_PG;
 	s.cr4 = CR4_PAE;
 	s.efer = EFER_LME | EFER_LMA;
-	return v->ops->set_state(v, &s, e);
+	r = share_memory_types(p->vm, &s, e);
+	return r ? r : v->ops->set_state(v, &s, e);
 }
 
 int entry_protected_mode(struct placement *p, uint32_t eip, uint32_t eax, uint32_t ebx,
@@ -312,5 +333,6 @@ int entry_protected_mode(struct placement *p, uint32_t eip, uint32_t eax, uint32
 	s.cr3 = 0;
 	s.cr4 = 0;
 	s.efer = 0;
-	return v->ops->set_state(v, &s, e);
+	r = share_memory_types(p->vm, &s, e);
+	return r ? r : v->ops->set_state(v, &s, e);
 }

@@ -8,6 +8,7 @@
 #include <stdio.h>
 
 #include "chipset/chipset.h"
+#include "vm/topology.h"
 
 static void bit_set(uint32_t *set, uint8_t n) { set[n / 32] |= 1u << n % 32; }
 static void bit_clear(uint32_t *set, uint8_t n) { set[n / 32] &= ~(1u << n % 32); }
@@ -340,7 +341,7 @@ struct lapic *lapic_create(struct vcpu *v, struct skep_error *e)
 		return NULL;
 	a = container_of(d, struct lapic, dev);
 	a->v = v;
-	a->id = v->index;
+	a->id = topology_apic_id(v->vm, v->index);
 	lapic_connect_eoi(a, board_eoi, v->vm);
 	lapic_reset(d);
 	v->lapic = a;

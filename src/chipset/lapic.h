@@ -26,7 +26,7 @@ extern const struct state_record lapic_record;
 
 /*
  * A device of its own (device_type lapic_type), instance "lapic.N", in its
- * power-on state.  Sets v->lapic.  The APIC ID is v->index.
+ * power-on state.  Sets v->lapic.  Its APIC ID is topology_apic_id's.
  */
 struct lapic *lapic_create(struct vcpu *v, struct skep_error *e);
 

@@ -60,6 +60,8 @@ static bool accept_mode(struct lapic *a, const struct message *m)
 		return true;
 	case APIC_INIT:
 		lapic_init_registers(a);
+		/* A start-up that came before it is void. */
+		atomic_fetch_and(&a->v->requests, ~(uint32_t)VCPU_REQ_SIPI);
 		vcpu_request(a->v, VCPU_REQ_INIT);
 		return true;
 	case APIC_STARTUP:

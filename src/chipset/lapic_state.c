@@ -103,7 +103,7 @@ int lapic_validate(const struct device *d, const void *model, struct skep_error 
 
 unsigned lapic_index(const struct device *d)
 {
-	return container_of(d, const struct lapic, dev)->id;
+	return container_of(d, const struct lapic, dev)->v->index;
 }
 
 void lapic_model_shared(const void *model, uint64_t *base, uint8_t *tpr)

@@ -171,7 +171,7 @@ struct vcpu *vcpu_current(struct vm *vm)
 
 /* ---- Requests and reasons -------------------------------------------- */
 
-static void wake(struct vcpu *v)
+void vcpu_wake(struct vcpu *v)
 {
 	pthread_mutex_lock(&v->wait_lock);
 	pthread_cond_broadcast(&v->wait_cond);
@@ -183,7 +183,7 @@ void vcpu_request(struct vcpu *v, uint32_t bits)
 	atomic_fetch_or(&v->requests, bits);
 	v->ops->kick(v);
 	if (atomic_load(&v->waiting))
-		wake(v);
+		vcpu_wake(v);
 }
 
 void vcpu_stop(struct vcpu *v, uint32_t reason)
@@ -191,13 +191,13 @@ void vcpu_stop(struct vcpu *v, uint32_t reason)
 	atomic_fetch_or(&v->stop_reasons, reason);
 	vcpu_request(v, VCPU_REQ_STOP);
 	/* The thread may sleep for another reason, which is no end for a shutdown. */
-	wake(v);
+	vcpu_wake(v);
 }
 
 void vcpu_go(struct vcpu *v, uint32_t reason)
 {
 	atomic_fetch_and(&v->stop_reasons, ~reason);
-	wake(v);
+	vcpu_wake(v);
 }
 
 void vcpu_wait_stopped(struct vcpu *v)
@@ -216,6 +216,26 @@ void vcpu_wait(struct vcpu *v)
 		pthread_cond_wait(&v->wait_cond, &v->wait_lock);
 	atomic_store(&v->waiting, false);
 	pthread_mutex_unlock(&v->wait_lock);
+}
+
+/*
+ * Nobody is deaf for good to whom something was sent: who sends does so before it becomes deaf
+ * itself, and who is sent to takes the request only after it has said that it goes on.
+ */
+bool vcpu_idle(struct vcpu *v, enum vcpu_idle idle)
+{
+	const uint32_t wakes = VCPU_REQ_STOP | VCPU_REQ_NMI | VCPU_REQ_INIT | VCPU_REQ_SIPI;
+	const struct vm *vm = v->vm;
+	unsigned i;
+
+	atomic_store(&v->idle, (uint8_t)idle);
+	if (idle != VCPU_IDLE_DEAF)
+		return true;
+	for (i = 0; i < vm->ncpus; i++)
+		if (atomic_load(&vm->vcpus[i]->idle) != VCPU_IDLE_DEAF ||
+		    atomic_load(&vm->vcpus[i]->requests) & wakes)
+			return true;
+	return false;
 }
 
 /* ---- Interrupts ------------------------------------------------------ */

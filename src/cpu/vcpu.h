@@ -50,6 +50,13 @@ enum vcpu_exit {
 	VCPU_EXIT_LIMIT,	/* clock=virtual: the instruction limit was reached */
 };
 
+/* What a processor waits for, if it executes nothing. */
+enum vcpu_idle {
+	VCPU_IDLE_NOT,
+	VCPU_IDLE_HALT,		/* HLT: an interrupt */
+	VCPU_IDLE_DEAF,		/* HLT without interrupts, or not started: NMI, INIT, SIPI */
+};
+
 struct vcpu_ops {
 	const char *name;		/* "soft" */
 	int (*create)(struct vcpu *v, struct skep_error *e);
@@ -93,6 +100,8 @@ struct vcpu {
 	_Atomic uint8_t sipi_vector;
 	_Atomic bool running;		/* inside ops->run; changes under wait_lock */
 	_Atomic bool waiting;		/* inside vcpu_wait */
+	_Atomic uint8_t idle;		/* enum vcpu_idle */
+	_Atomic uint64_t insns;		/* executed, with clock=realtime */
 	/* HLT, a stopped processor and those who wait for it to stop wait here. */
 	pthread_mutex_t wait_lock;
 	pthread_cond_t wait_cond;
@@ -117,6 +126,8 @@ struct vcpu *vcpu_current(struct vm *vm);
 void vcpu_request(struct vcpu *v, uint32_t bits);
 /* Adds / removes reasons to be stopped. Any thread. vcpu_stop does not wait. */
 void vcpu_stop(struct vcpu *v, uint32_t reason);
+/* Makes it look at what it waits for. Any thread. */
+void vcpu_wake(struct vcpu *v);
 void vcpu_go(struct vcpu *v, uint32_t reason);
 /*
  * Called by a backend on HLT, without the device lock: returns when
@@ -124,6 +135,12 @@ void vcpu_go(struct vcpu *v, uint32_t reason);
  * guest time to the next event itself and only calls this when there is none.
  */
 void vcpu_wait(struct vcpu *v);
+
+/*
+ * Says what this processor waits for, before vcpu_wait, and that it goes on, after it.  False: all
+ * of them wait for another one to do something; the machine has come to its end. vCPU's thread.
+ */
+bool vcpu_idle(struct vcpu *v, enum vcpu_idle idle);
 
 /*
  * The interrupt side, called on the vCPU thread.  Each takes the device lock

@@ -8,6 +8,7 @@
 
 #include "vm/inputlog.h"
 #include "vm/machine_record.h"
+#include "vm/virtual.h"
 #include "vm/vm.h"
 
 struct record {
@@ -321,8 +322,7 @@ void vm_input(struct input_port *p, const uint8_t *data, size_t len)
 		vm_request_error(vm, "no memory for input to %s", p->name);
 		return;
 	}
-	if (vm->vcpus[0])
-		vcpu_request(vm->vcpus[0], VCPU_REQ_EVENT);
+	virtual_changed(vm);
 }
 
 /* ---- Delivery -------------------------------------------------------- */

@@ -5,6 +5,7 @@
 
 #include "vm/inputlog.h"
 #include "vm/machine.h"
+#include "vm/virtual.h"
 
 static const struct state_field input_fields[] = {
 	STATE_TEXT(struct machine_input, port),
@@ -29,6 +30,8 @@ static const struct state_field fields[] = {
 	STATE_U64(struct machine_model, point_insns),
 	STATE_TIME(struct machine_model, point_ns, .max = CLOCK_END),
 	STATE_U64(struct machine_model, input_at),
+	STATE_U32(struct machine_model, turn, .max = VM_MAX_CPUS - 1),
+	STATE_U32(struct machine_model, turn_left, .max = TURN_INSNS),
 	STATE_BOOL(struct machine_model, seeded),
 	STATE_U64(struct machine_model, seed),
 	STATE_ARRAY(struct machine_model, entropy, STATE_T_U64),
@@ -63,6 +66,10 @@ int machine_model_export(struct vm *vm, struct machine_model *m, struct skep_err
 		m->point_insns = vm->last_point.insns;
 		m->point_ns = vm->last_point.ns;
 		m->input_at = vm->input_at;
+	}
+	if (turns_taken(vm)) {
+		m->turn = atomic_load(&vm->turn.cpu);
+		m->turn_left = (uint32_t)turn_left(vm);
 	}
 	m->seeded = vm->seeded;
 	if (vm->seeded) {
@@ -133,6 +140,10 @@ static int check_virtual(const struct vm *vm, const struct machine_model *m, str
 				 m->point_ns);
 	if (!m->visited && (m->point_insns || m->point_ns))
 		return refuse(e, "point_insns", m->point_insns, "was not visited");
+	if (m->turn >= vm->ncpus)
+		return refuse(e, "turn", m->turn, "is no processor of this machine");
+	if (m->turn_left && vm->ncpus == 1)
+		return refuse(e, "turn_left", m->turn_left, "is left, and there is one processor");
 	if (m->input_at && (!m->input.count || m->input_at > m->insns + 1))
 		return refuse(e, "input_at", m->input_at, "waits for input that is not there");
 	return 0;
@@ -143,7 +154,7 @@ static int check_realtime(const struct machine_model *m, struct skep_error *e)
 	const char *name = m->insn_ps ? "insn_ps" : m->insns ? "insns" :
 		m->skipped_ns ? "skipped_ns" : m->visited ? "visited" :
 		m->point_insns ? "point_insns" : m->point_ns ? "point_ns" :
-		m->input_at ? "input_at" : NULL;
+		m->input_at ? "input_at" : m->turn ? "turn" : m->turn_left ? "turn_left" : NULL;
 
 	return name ? skep_fail(e, EINVAL, "machine: %s is set, and the clock is not virtual", name) : 0;
 }
@@ -183,6 +194,7 @@ void machine_model_commit(struct vm *vm, const struct machine_model *m)
 		vm->visited = m->visited;
 		vm->last_point = (struct input_point){ m->point_insns, m->point_ns };
 		vm->input_at = m->input_at;
+		turn_set(vm, m->turn, m->turn_left);
 	} else {
 		clock_set_paused(&vm->clock, m->guest_ns);
 	}

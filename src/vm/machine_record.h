@@ -31,6 +31,7 @@ struct machine_model {
 	uint64_t point_insns;
 	int64_t point_ns;
 	uint64_t input_at;
+	uint32_t turn, turn_left;	/* whose turn it is, instructions left of it; one processor: 0 */
 	/* Entropy from a seed: the generator.  The host's is nobody's state. */
 	bool seeded;
 	uint64_t seed;

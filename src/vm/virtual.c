@@ -78,6 +78,8 @@ uint64_t virtual_budget(struct vm *vm)
 		budget = MIN(budget, now >= vm->stop_point.at ? 0 : vm->stop_point.at - now);
 	if (due != INT64_MAX)
 		budget = MIN(budget, until(now, clock_insns_until(&vm->clock, due)));
+	if (turns_taken(vm))
+		budget = MIN(budget, until(now, vm->turn.end));
 	if (input_log_next(vm, &next))
 		budget = MIN(budget, until(now, next.insns));
 	/*
@@ -157,8 +159,22 @@ bool virtual_idle(struct vm *vm)
 	return due != INT64_MAX && now.ns < INT64_MAX;
 }
 
+void virtual_changed(struct vm *vm)
+{
+	unsigned i;
+
+	for (i = 0; i < vm->ncpus; i++)
+		if (vm->vcpus[i])
+			vcpu_request(vm->vcpus[i], VCPU_REQ_EVENT);
+}
+
 void virtual_earlier(struct vm *vm, int64_t due)
 {
-	if (vm->vcpus[0])
-		vcpu_request(vm->vcpus[0], VCPU_REQ_EVENT);
+	struct vcpu *v = vcpu_current(vm);
+
+	/* The others look when it is their turn. */
+	if (v)
+		vcpu_request(v, VCPU_REQ_EVENT);
+	else
+		virtual_changed(vm);
 }

@@ -34,6 +34,7 @@
 #include <stdint.h>
 
 struct vm;
+struct vcpu;
 
 /*
  * How many instructions may be executed before virtual_run_due is called again;
@@ -54,6 +55,29 @@ bool virtual_idle(struct vm *vm);
  * who waits for it has been told.
  */
 bool virtual_stop_point(struct vm *vm);
+
+/* ---- Several processors (turns.c) --------------------------------------- */
+
+#define TURN_INSNS	10000	/* instructions in a turn */
+#define TURN_PAUSE	63	/* and what a PAUSE takes of it besides itself */
+
+/* Do processors take turns?  Then only the one whose turn it is calls what stands above. */
+bool turns_taken(const struct vm *vm);
+/* Waits until it is v's turn; false: it is to stop first. */
+bool turn_wait(struct vcpu *v);
+/*
+ * Ends v's turn; v->idle says whether v waits for something.  False: everybody waits, the turn is
+ * v's, which is processor 0, and virtual_idle is what helps.
+ */
+bool turn_pass(struct vcpu *v);
+/* Instructions left of the turn; takes n of them away. */
+uint64_t turn_left(const struct vm *vm);
+void turn_shorten(struct vm *vm, uint64_t n);
+/* Reset, and a state that comes from elsewhere.  vCPUs stopped. */
+void turn_set(struct vm *vm, unsigned cpu, uint64_t left);
+
+/* Every processor looks at the clock again. Any thread. */
+void virtual_changed(struct vm *vm);
 
 /* For timers_create: tells the processor that something is due earlier. Device lock. */
 void virtual_earlier(struct vm *vm, int64_t due);

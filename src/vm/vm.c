@@ -12,6 +12,7 @@
 #include "vm/inputlog.h"
 #include "vm/loop.h"
 #include "vm/timer.h"
+#include "vm/virtual.h"
 
 /* ---- Making ---------------------------------------------------------- */
 
@@ -42,19 +43,14 @@ static int read_clock(struct config_node *root, struct guest_clock *c, struct sk
 
 static int read_cpus(struct vm *vm, struct config_node *root, struct skep_error *e)
 {
-	static const char *const factors[] = { "sockets", "cores", "threads" };
-	uint64_t cpus = 1;
-	unsigned i;
+	uint64_t cpus = config_uint(root, "cpus");	/* config_freeze has worked it out */
 
-	for (i = 0; i < ARRAY_SIZE(factors); i++)
-		if (config_is_set(root, factors[i]) && cpus <= VM_MAX_CPUS)
-			cpus *= MAX(config_uint(root, factors[i]), 1ull);
-	if (config_is_set(root, "cpus"))
-		cpus = config_uint(root, "cpus");
-	if (cpus != 1)
-		return skep_fail(e, EINVAL, "cpus: %" PRIu64 " processors need SMP boot, which is not "
-				 "built yet; set cpus=1", cpus);
-	vm->ncpus = 1;
+	if (cpus < 1 || cpus > VM_MAX_CPUS)
+		return skep_fail(e, EINVAL, "cpus: %" PRIu64 " is not a number of processors from 1 to %d",
+				 cpus, VM_MAX_CPUS);
+	vm->ncpus = (unsigned)cpus;
+	vm->cores = (unsigned)config_uint(root, "cores");
+	vm->threads = (unsigned)config_uint(root, "threads");
 	return 0;
 }
 
@@ -315,6 +311,8 @@ static int machine_reset(struct vm *vm, struct skep_error *e)
 		vm->vcpus[i]->ops->reset(vm->vcpus[i], false);
 	}
 	err = boot_place(vm, e);
+	if (turns_taken(vm))
+		turn_set(vm, 0, TURN_INSNS);
 	vm->has_state = !err;
 	device_unlock(vm);
 	return err;

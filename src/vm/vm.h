@@ -103,7 +103,13 @@ struct vm {
 	bool stood;			/* for a user or a debugger, since it last ran; lock */
 
 	unsigned ncpus;
+	unsigned cores, threads;	/* in a package, in a core; 0 counts as 1 (vm/topology.h) */
 	struct vcpu *vcpus[VM_MAX_CPUS];
+	struct vm_turn {
+		_Atomic unsigned cpu;	/* clock=virtual: who runs (vm/virtual.h) */
+		uint64_t end;		/* until this instruction count; its own thread's */
+	} turn;
+	struct soft_shared *soft_shared;	/* what soft processors have in common, from two on */
 
 	struct device *devices;		/* in order of creation */
 	struct chipset *chipset;

@@ -56,8 +56,8 @@ def shm():
     raise Skip("4 GiB of free space for snapshots")
 
 
-def machine_args(workload):
-    return ["run", "-c", "1", "-m", RAM, "-l", "com1,stdio", "-o", "clock.mode=virtual", "-o", "seed=7",
+def machine_args(workload, cpus=1):
+    return ["run", "-c", str(cpus), "-m", RAM, "-l", "com1,stdio", "-o", "clock.mode=virtual", "-o", "seed=7",
             "-o", "uuid=11111111-2222-4333-8444-555555555555",
             "--kernel", kernel("cloud"), "--initrd", initrd("cloud"),
             "--append", f"console=ttyS0 skep.test={workload}", "exact"]
@@ -224,6 +224,26 @@ def debian_boot():
         shutil.rmtree(directory, ignore_errors=True)
 
 
+def debian_smp(cpus):
+    """The same with processors that take turns, each of which has work of its own."""
+    directory = shm()
+    try:
+        argv = machine_args("compute-smp", cpus)
+        total = total_insns(argv, directory)
+        points = choose(random.Random(seed() + cpus), total, 1000 if LONG else 60)
+        join(points, directory, argv)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def debian_two():
+    debian_smp(2)
+
+
+def debian_four():
+    debian_smp(4)
+
+
 GUESTS = ["real", "exceptions", "strings", "paging32", "task", "smc", "timers", "apic", "fpu", "exact"]
 
 
@@ -309,4 +329,4 @@ if __name__ == "__main__":
         except Skip as e:
             print(f"skip exactness - {e}")
             sys.exit(77)
-    run(save_restore_save, freestanding, to_the_end, debian_boot)
+    run(save_restore_save, freestanding, to_the_end, debian_two, debian_four, debian_boot)

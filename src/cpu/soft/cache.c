@@ -5,6 +5,7 @@
 #include "cpu/soft/cache.h"
 #include "cpu/soft/jit/jit.h"
 #include "cpu/soft/mmu.h"
+#include "cpu/soft/shared.h"
 #include "vm/vm.h"
 
 #define ARENA_OPS	(512u * 1024)		/* 16 MiB */
@@ -129,15 +130,14 @@ static uint64_t granule_mask(unsigned first, unsigned last)
 	return (b == 63 ? ~0ull : BIT(b + 1) - 1) & ~(BIT(a) - 1);
 }
 
-static void page_add(struct soft_cpu *c, struct block *b, unsigned which, uint64_t phys,
+static void page_add(struct soft_cache *k, struct block *b, unsigned which, uint64_t phys,
 		     unsigned first, unsigned last)
 {
-	struct code_page *p = page_get(c->cache, phys);
+	struct code_page *p = page_get(k, phys);
 
 	b->page_next[which] = p->blocks;
 	p->blocks = b;
 	p->granules |= granule_mask(first, last);
-	soft_mmu_protect_code(c, phys);		/* again: the fetch itself may have cleared it */
 }
 
 static void block_kill(struct soft_cpu *c, struct block *b)
@@ -165,12 +165,14 @@ static struct block **next_in_page(struct block *b, uint64_t phys)
 	return &b->page_next[(b->phys & ~0xfffull) == phys ? 0 : 1];
 }
 
-/* No decoded code is left in the page.  Other processors may have some, and do not tell. */
+/* No decoded code is left in the page. */
 static void unprotect_code(struct soft_cpu *c, uint64_t phys)
 {
 	struct mem_page m = memory_page(&c->vm->memory, phys);
 
-	if (m.flags && c->vm->ncpus == 1)
+	if (m.flags && c->shared)
+		soft_unshare_code(c, m.flags);
+	else if (m.flags)
 		atomic_fetch_and(m.flags, (uint8_t)~PAGE_CODE);
 }
 
@@ -260,7 +262,8 @@ const struct soft_op *soft_cache_find(struct soft_cpu *c)
 	 * Who writes the page from another thread looks at the flag after the bytes; so the
 	 * flag is set before the bytes are read.
 	 */
-	soft_mmu_protect_code(c, phys & ~0xfffull);
+	if (!soft_mmu_protect_code(c, phys & ~0xfffull))
+		return NULL;
 	struct block_bytes in = { fetch.host + off, 4096 - off, off };
 	struct soft_op *ops = k->arena + k->arena_used;
 
@@ -276,7 +279,10 @@ const struct soft_op *soft_cache_find(struct soft_cpu *c)
 		next = soft_fetch(c, next_lin);
 		if (!next.host || next.phys == fetch.phys)
 			return NULL;
-		soft_mmu_protect_code(c, next.phys);
+		/* The first page again: the fetch may have set a bit of its own in it. */
+		if (!soft_mmu_protect_code(c, phys & ~0xfffull) ||
+		    !soft_mmu_protect_code(c, next.phys))
+			return NULL;
 		memcpy(joined, in.bytes, here);
 		memcpy(joined + here, next.host, 15);
 		in.bytes = joined;
@@ -297,9 +303,9 @@ const struct soft_op *soft_cache_find(struct soft_cpu *c)
 	k->arena_used += nops;
 	/* A block that depends on two mappings is not worth a translation. */
 	ops[0].disp = phys2 == NO_PAGE ? soft_jit_threshold(c) : 0;
-	page_add(c, b, 0, phys & ~0xfffull, off, MIN(off + nbytes - 1, 4095u));
+	page_add(k, b, 0, phys & ~0xfffull, off, MIN(off + nbytes - 1, 4095u));
 	if (phys2 != NO_PAGE)
-		page_add(c, b, 1, phys2, 0, off + nbytes - 1 - 4096);
+		page_add(k, b, 1, phys2, 0, off + nbytes - 1 - 4096);
 found:
 	/* A block serves every mapping, and so every limit: it is checked here each time. */
 	if (!(c->mode & MODE_CS64) && c->rip + b->nbytes - 1 > c->s.seg[SEG_CS].limit)

@@ -10,6 +10,7 @@
 #include "cpu/soft/cache.h"
 #include "cpu/soft/jit/jit.h"
 #include "cpu/soft/mmu.h"
+#include "cpu/soft/shared.h"
 #include "cpu/soft/soft.h"
 #include "cpu/soft/specialise.h"
 #include "cpu/soft/system.h"
@@ -18,6 +19,9 @@
 
 /* Host MXCSR at power-on: everything masked, round to nearest. */
 #define HOST_MXCSR 0x1f80
+
+/* Ranges that wait to be dropped; more than that, and everything is. */
+#define WRITTEN_MAX 4096
 
 /* Instructions between two looks at nothing in particular (realtime). */
 #define REALTIME_BUDGET (1ll << 40)
@@ -157,15 +161,18 @@ uint64_t soft_insns(const struct soft_cpu *c, const struct soft_op *op)
 
 void soft_sync_clock(struct soft_cpu *c, const struct soft_op *op)
 {
-	atomic_store_explicit(&c->vm->clock.insns, soft_insns(c, op), memory_order_relaxed);
+	_Atomic uint64_t *count = c->vm->clock.mode == CLOCK_MODE_VIRTUAL || !c->v ?
+				  &c->vm->clock.insns : &c->v->insns;
+
+	atomic_store_explicit(count, soft_insns(c, op), memory_order_relaxed);
 }
 
 /* Gives the processor a new number of instructions to run. */
 static void give_budget(struct soft_cpu *c)
 {
 	SOFT_COUNT(c, run_budget);
+	soft_sync_clock(c, NULL);
 	c->insns_base = soft_insns(c, NULL);
-	atomic_store_explicit(&c->vm->clock.insns, c->insns_base, memory_order_relaxed);
 	if (c->vm->clock.mode == CLOCK_MODE_VIRTUAL) {
 		uint64_t n = virtual_budget(c->vm);
 
@@ -335,22 +342,72 @@ static void run_alone(struct soft_cpu *c)
 	c->step_rest = 0;
 }
 
-/*
- * Waits in HLT.  Returns false when nothing can end it.
- */
-static bool wait_halted(struct soft_cpu *c)
+/* ---- Turns (clock=virtual, several processors) ------------------------- */
+
+/* Waits for this processor's turn; false: it is to stop first. */
+static bool await_turn(struct soft_cpu *c)
 {
-	if (!(c->s.rflags & RFLAGS_IF) &&
-	    !(atomic_load(&c->v->requests) & ~(uint32_t)VCPU_REQ_INTR))
+	if (!turn_wait(c->v))
 		return false;
+	c->turn = true;
+	/* The count is the machine's: others have moved it on. */
+	c->insns_base = atomic_load_explicit(&c->vm->clock.insns, memory_order_relaxed);
+	c->budget = 0;
+	c->budget_given = 0;
+	soft_enter_guest(c);
+	return true;
+}
+
+/* Lets the others run; the clock is up to date.  False: this processor is to stop. */
+static bool pass_turn(struct soft_cpu *c)
+{
+	soft_leave_guest(c);
+	c->turn = false;
+	turn_pass(c->v);
+	return await_turn(c);
+}
+
+/* In HLT the others have their turns; when all of them wait, time moves on. */
+static bool wait_turns(struct soft_cpu *c)
+{
+	soft_sync_clock(c, NULL);
+	soft_leave_guest(c);
+	c->turn = false;
+	if (!turn_pass(c->v) && !virtual_idle(c->vm))
+		vcpu_wait(c->v);
+	return await_turn(c);
+}
+
+/*
+ * Waits in HLT, or to be started.  Returns true when run must return *why: to stop, or since nothing
+ * can end it because every processor waits with interrupts off.
+ */
+static bool wait_halted(struct soft_cpu *c, enum vcpu_exit *why)
+{
+	bool deaf = c->s.wait_sipi || !(c->s.rflags & RFLAGS_IF);
+
+	*why = VCPU_EXIT_HALTED;
+	if (!vcpu_idle(c->v, deaf ? VCPU_IDLE_DEAF : VCPU_IDLE_HALT))
+		return true;
+	if (turns_taken(c->vm)) {
+		*why = VCPU_EXIT_STOPPED;
+		if (!wait_turns(c))
+			return true;
+		vcpu_idle(c->v, VCPU_IDLE_NOT);
+		return false;
+	}
+	soft_leave_guest(c);
 	if (c->vm->clock.mode == CLOCK_MODE_VIRTUAL) {
 		soft_sync_clock(c, NULL);
-		if (virtual_idle(c->vm))
-			return true;
+		if (!virtual_idle(c->vm))
+			vcpu_wait(c->v);
+	} else {
+		vcpu_wait(c->v);
 	}
 	SOFT_COUNT(c, run_halts);
-	vcpu_wait(c->v);
-	return true;
+	soft_enter_guest(c);
+	vcpu_idle(c->v, VCPU_IDLE_NOT);
+	return false;
 }
 
 /* What is not an interrupt: returns true when run must return *why. */
@@ -363,6 +420,7 @@ static bool serve_requests(struct soft_cpu *c, enum vcpu_exit *why)
 	SOFT_COUNT(c, run_requests);
 	/* Cleared before looking, so that a later kick is seen. */
 	atomic_store(&c->kick, 0);
+	soft_shared_serve(c);
 	r = atomic_fetch_and(&v->requests, ~mine);
 	if (r & VCPU_REQ_TLB)
 		soft_tlb_flush(c, true);
@@ -428,6 +486,11 @@ static enum vcpu_exit soft_loop(struct soft_cpu *c)
 			give_budget(c);
 			if (c->budget <= 0)
 				return VCPU_EXIT_LIMIT;
+			if (turns_taken(c->vm) && !turn_left(c->vm)) {
+				if (!pass_turn(c))
+					return VCPU_EXIT_STOPPED;
+				give_budget(c);
+			}
 			continue;	/* what has fallen due may have sent a request */
 		}
 		if (atomic_load_explicit(&c->v->requests, memory_order_relaxed) &&
@@ -435,9 +498,9 @@ static enum vcpu_exit soft_loop(struct soft_cpu *c)
 			c->exc_raised = true;
 			continue;
 		}
-		if (unlikely(c->s.halted)) {
-			if (!wait_halted(c))
-				return VCPU_EXIT_HALTED;
+		if (unlikely(c->s.halted | c->s.wait_sipi)) {
+			if (wait_halted(c, &why))
+				return why;
 			give_budget(c);
 			continue;
 		}
@@ -492,6 +555,13 @@ static enum vcpu_exit soft_run(struct vcpu *v)
 	sigjmp_buf jmp;
 	enum vcpu_exit why;
 
+	if (turns_taken(c->vm)) {
+		if (!await_turn(c))
+			return VCPU_EXIT_STOPPED;
+		vcpu_idle(v, VCPU_IDLE_NOT);
+	} else {
+		soft_enter_guest(c);
+	}
 	soft_mxcsr_load(c);
 	if (c->jit)
 		soft_jit_enter_thread(c);
@@ -514,7 +584,9 @@ static enum vcpu_exit soft_run(struct vcpu *v)
 	}
 	why = soft_loop(c);
 	c->jmp = NULL;
-	soft_sync_clock(c, NULL);
+	soft_leave_guest(c);
+	if (c->turn || !turns_taken(c->vm))
+		soft_sync_clock(c, NULL);
 	soft_mxcsr_sync(c);
 	_mm_setcsr(HOST_MXCSR);
 	return why;
@@ -528,6 +600,7 @@ static void soft_destroy(struct vcpu *v)
 
 	if (!c)
 		return;
+	soft_shared_leave(c);
 	soft_cache_destroy(c->cache);
 	soft_jit_destroy(c->jit);
 	soft_mmu_destroy(c->mmu);
@@ -583,6 +656,10 @@ static int soft_create(struct vcpu *v, struct skep_error *e)
 		soft_destroy(v);
 		return skep_fail(e, ENOMEM, "not enough memory for a processor");
 	}
+	if (soft_shared_join(c, e)) {
+		soft_destroy(v);
+		return -ENOMEM;
+	}
 	soft_reset(c, false);
 	return 0;
 }
@@ -630,6 +707,17 @@ static int soft_ops_set_state(struct vcpu *v, const struct cpu_arch_state *s, st
 	return 0;
 }
 
+/* A loop that writes beside code must not make the queue long: one page, one entry. */
+static bool join_written(struct written *w, uint64_t gpa, uint64_t len)
+{
+	uint64_t from = MIN(w->gpa, gpa), to = MAX(w->gpa + w->len, gpa + len);
+
+	if ((w->gpa ^ gpa) >> 12 || (from ^ (to - 1)) >> 12)
+		return false;
+	*w = (struct written){ from, to - from };
+	return true;
+}
+
 /* Any thread: notes the range for the processor's own thread to act on. */
 static void soft_invalidate_code(struct vcpu *v, uint64_t gpa, uint64_t len)
 {
@@ -638,7 +726,12 @@ static void soft_invalidate_code(struct vcpu *v, uint64_t gpa, uint64_t len)
 	if (!len)
 		return;
 	pthread_mutex_lock(&c->written_lock);
-	if (c->nwritten == c->written_room) {
+	if (c->written_all || (c->nwritten && join_written(&c->written[c->nwritten - 1], gpa, len))) {
+		pthread_mutex_unlock(&c->written_lock);
+		vcpu_request(v, VCPU_REQ_CODE);
+		return;
+	}
+	if (c->nwritten == c->written_room && c->written_room < WRITTEN_MAX) {
 		size_t room = c->written_room ? c->written_room * 2 : 64;
 		struct written *w = realloc(c->written, room * sizeof *w);
 

@@ -5,6 +5,7 @@
 #include "chipset/lapic.h"
 #include "cpu/model.h"
 #include "cpu/soft/system.h"
+#include "vm/topology.h"
 #include "vm/vm.h"
 
 #define LEAF_EXTENDED	0x80000000u
@@ -35,22 +36,17 @@ static uint32_t effective_leaf(const struct cpu_model *m, uint32_t leaf)
 	return last_basic;
 }
 
-static unsigned log2_up(unsigned n)
+static uint32_t apic_id(const struct soft_cpu *c)
 {
-	unsigned bits = 0;
-
-	while (1u << bits < n)
-		bits++;
-	return bits;
+	return c->v ? topology_apic_id(c->vm, c->v->index) : 0;
 }
 
 static void complete_features(struct soft_cpu *c, uint32_t out[4])
 {
-	uint32_t id = c->v ? c->v->index : 0;
-	uint32_t cpus = c->vm && c->vm->ncpus ? c->vm->ncpus : 1;
+	struct topology t = topology_of(c->vm);
 
-	out[1] |= id << 24 | (cpus > 1 ? 1u << log2_up(cpus) : 1u) << 16;
-	if (cpus > 1)
+	out[1] |= apic_id(c) << 24 | 1u << t.package_shift << 16;
+	if (t.package_threads > 1)
 		out[3] |= 1u << 28;	/* HTT: the count above is valid */
 	if (c->s.cr4 & CR4_OSXSAVE)
 		out[2] |= 1u << 27;
@@ -58,18 +54,30 @@ static void complete_features(struct soft_cpu *c, uint32_t out[4])
 		out[3] &= ~(1u << 9);
 }
 
-/* One core a processor, one thread a core. */
+/* Leaf 4: who shares a cache, and how many core numbers a package has. */
+static void complete_caches(struct soft_cpu *c, uint32_t out[4])
+{
+	struct topology t = topology_of(c->vm);
+
+	out[0] |= ((1u << t.core_shift) - 1) << 14 |
+		  ((1u << (t.package_shift - t.core_shift)) - 1) << 26;
+}
+
+/* Leaf 0bh: level 0 is the threads of a core, level 1 the cores of a package. */
 static void complete_topology(struct soft_cpu *c, uint32_t sub, uint32_t out[4])
 {
-	uint32_t cpus = c->vm && c->vm->ncpus ? c->vm->ncpus : 1;
+	struct topology t = topology_of(c->vm);
 
-	if (sub == 1) {
-		out[0] = log2_up(cpus);
-		out[1] = cpus;
-	} else if (sub > 1) {
+	if (sub == 0) {
+		out[0] = t.core_shift;
+		out[1] = t.core_threads;
+	} else if (sub == 1) {
+		out[0] = t.package_shift;
+		out[1] = t.package_threads;
+	} else {
 		out[2] = sub & 0xff;
 	}
-	out[3] = c->v ? c->v->index : 0;
+	out[3] = apic_id(c);
 }
 
 static uint32_t gcd(uint32_t a, uint32_t b)
@@ -122,8 +130,8 @@ void soft_cpuid(struct soft_cpu *c, uint32_t leaf, uint32_t sub, uint32_t out[4]
 		complete_features(c, out);
 		break;
 	case 0x4:
-		if (l && c->vm && c->vm->ncpus > 1)
-			out[0] |= ((1u << log2_up(c->vm->ncpus)) - 1) << 26;
+		if (l)
+			complete_caches(c, out);
 		break;
 	case 0xb:
 		complete_topology(c, sub, out);

@@ -21,13 +21,16 @@ typedef uint64_t u64;
 
 /*
  * An atomic operation must not cross a cache line: hosts that detect split
- * locks would kill us, and the store is made in the separate way instead.
+ * locks would kill us, and the store is made in the separate way instead, alone.
  */
 static inline void *lockable(struct soft_cpu *c, const struct soft_op *op, u64 lin, unsigned size)
 {
 	void *p = soft_rmw(c, op, lin, size);
 
-	return (lin & 63) + size <= 64 ? p : NULL;
+	if (likely(p && (lin & 63) + size <= 64))
+		return p;
+	soft_exclusive(c, op, lin, size);
+	return NULL;
 }
 
 /* ---- Two operands ---------------------------------------------------- */

@@ -180,6 +180,8 @@ static inline const struct soft_op *name##bits##_mem(struct soft_cpu *c, const s
 			memcpy(p, &n, sizeof n);					\
 		}									\
 	} else {									\
+		if (op->flags & OPF_LOCK)						\
+			soft_exclusive(c, op, lin, sizeof *p);				\
 		d = soft_ld##bits(c, op, lin);						\
 		soft_st##bits(c, op, lin, BIT_CHANGE_##name(d, m));			\
 	}										\
@@ -510,6 +512,8 @@ const struct soft_op *op_nop(struct soft_cpu *c, const struct soft_op *op)
 
 const struct soft_op *op_pause(struct soft_cpu *c, const struct soft_op *op)
 {
+	if (unlikely(c->shared))
+		return soft_pause(c, op);
 	NEXT(c, op);
 }
 

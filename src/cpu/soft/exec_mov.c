@@ -164,15 +164,18 @@ op_fn *const exec_setcc[16][2] = ALL_CONDS(SET_ROW);
 /* ---- XCHG, XADD, CMPXCHG ------------------------------------------------------ */
 
 /*
- * Host address for an atomic operation, or NULL: then it is done in steps,
- * after soft_rmw has raised what there is to raise.
+ * Host address for an atomic operation, or NULL: then it is done in steps, with no other
+ * processor about, after all that there is to raise.
  */
 static inline void *atomic_ptr(struct soft_cpu *c, const struct soft_op *op, u64 lin,
 			       unsigned size)
 {
 	void *p = soft_rmw(c, op, lin, size);
 
-	return (lin & 63) + size <= 64 ? p : NULL;
+	if (likely(p && (lin & 63) + size <= 64))
+		return p;
+	soft_exclusive(c, op, lin, size);
+	return NULL;
 }
 
 #define EXCHANGES(bits, sfx, acc)						\
@@ -308,7 +311,7 @@ const struct soft_op *op_cmpxchg16b(struct soft_cpu *c, const struct soft_op *op
 
 	if (lin & 15)
 		soft_raise_err(c, op, EXC_GP, 0);
-	p = soft_rmw(c, op, lin, 16);
+	p = atomic_ptr(c, op, lin, 16);
 	if (p) {
 		__asm__ volatile("lock cmpxchg16b %1"
 				 : "=@ccz"(same), "+m"(*(unsigned __int128 *)p), "+a"(lo), "+d"(hi)

@@ -56,6 +56,7 @@ static void take_init(struct soft_cpu *c)
 		c->rip = 0;
 		c->s.wait_sipi = 0;
 		soft_update_mode(c);
+		soft_interrupts_changed(c);
 	}
 }
 
@@ -104,8 +105,14 @@ bool soft_take_interrupt(struct soft_cpu *c)
 {
 	if (atomic_load(&c->v->requests) & (VCPU_REQ_INIT | VCPU_REQ_SIPI))
 		take_init(c);
-	if (c->s.wait_sipi)
+	if (c->s.wait_sipi) {
+		/* Nothing else is taken (SDM vol. 3, 9.4.3); an NMI is not forgotten. */
+		if (atomic_fetch_and(&c->v->requests, ~(uint32_t)(VCPU_REQ_NMI | VCPU_REQ_INTR)) &
+		    VCPU_REQ_NMI)
+			c->s.nmi_pending = 1;
+		c->sys.intr_held = true;
 		return false;
+	}
 	return take_nmi(c) || take_maskable(c);
 }
 

@@ -4,9 +4,55 @@
  */
 #include "chipset/lapic.h"
 #include "cpu/soft/cache.h"
+#include "cpu/soft/shared.h"
 #include "cpu/soft/system.h"
 #include "cpu/soft/tlb.h"
 #include "vm/vm.h"
+
+/* ---- Guest memory ---------------------------------------------------- */
+
+/*
+ * Every byte once, and what is naturally aligned in one access: another processor may look on, or
+ * write meanwhile (SDM vol. 3, 8.1.1).  memcpy promises neither.
+ */
+static void copy_pieces(void *to, const void *from, unsigned n, const void *guest)
+{
+	volatile uint8_t *d = to;
+	const volatile uint8_t *s = from;
+	uintptr_t at = (uintptr_t)guest;
+
+	while (n) {
+		if (n >= 8 && !(at & 7)) {
+			typedef volatile uint64_t __attribute__((may_alias, aligned(1))) u64_any;
+
+			*(u64_any *)d = *(const u64_any *)s;
+			d += 8, s += 8, at += 8, n -= 8;
+		} else if (n >= 4 && !(at & 3)) {
+			typedef volatile uint32_t __attribute__((may_alias, aligned(1))) u32_any;
+
+			*(u32_any *)d = *(const u32_any *)s;
+			d += 4, s += 4, at += 4, n -= 4;
+		} else if (n >= 2 && !(at & 1)) {
+			typedef volatile uint16_t __attribute__((may_alias, aligned(1))) u16_any;
+
+			*(u16_any *)d = *(const u16_any *)s;
+			d += 2, s += 2, at += 2, n -= 2;
+		} else {
+			*d++ = *s++;
+			at++, n--;
+		}
+	}
+}
+
+static void from_guest(void *to, const uint8_t *host, unsigned n)
+{
+	copy_pieces(to, host, n, host);
+}
+
+static void to_guest(uint8_t *host, const void *from, unsigned n)
+{
+	copy_pieces(host, from, n, host);
+}
 
 /* ---- Translation ----------------------------------------------------- */
 
@@ -193,7 +239,7 @@ static void raw_load(struct soft_cpu *c, const struct soft_op *op, uint64_t lin,
 		struct target t = translate(c, op, lin, ACCESS_READ, context);
 
 		if (t.host) {
-			memcpy(out, t.host, n);
+			from_guest(out, t.host, n);
 		} else {
 			for (unsigned i = 0; i < n;) {
 				/* The widest naturally aligned pieces. */
@@ -231,9 +277,9 @@ static void raw_store(struct soft_cpu *c, const struct soft_op *op, uint64_t lin
 		if (t.host) {
 			if (unlikely(t.watched))
 				soft_table_write(c, op, t.phys, t.host, n);
-			memcpy(t.host, in, n);
+			to_guest(t.host, in, n);
 			if (unlikely(t.watched))
-				soft_code_written(c, t.phys, n);
+				soft_ram_written(c, t.phys, n);
 		} else if (!t.rom) {
 			for (unsigned i = 0; i < n;) {
 				unsigned w = 8;
@@ -263,7 +309,7 @@ uint64_t soft_load_slow(struct soft_cpu *c, const struct soft_op *op, uint64_t l
 
 		if (unlikely(!t.host))
 			return mmio_load(c, op, t.phys, size);
-		memcpy(&v, t.host, size);
+		from_guest(&v, t.host, size);
 		return v;
 	}
 	raw_load(c, op, lin, &v, size, context);
@@ -282,9 +328,9 @@ void soft_store_slow(struct soft_cpu *c, const struct soft_op *op, uint64_t lin,
 		if (t.host) {
 			if (unlikely(t.watched))
 				soft_table_write(c, op, t.phys, t.host, size);
-			memcpy(t.host, &v, size);
+			to_guest(t.host, &v, size);
 			if (unlikely(t.watched))
-				soft_code_written(c, t.phys, size);
+				soft_ram_written(c, t.phys, size);
 		} else if (!t.rom) {
 			mmio_store(c, op, t.phys, size, v);
 		}

@@ -35,7 +35,11 @@ static inline uint64_t soft_fetch_lin(const struct soft_cpu *c, uint64_t rip)
 /* A device has written [phys, phys+len). */
 void soft_tables_written(struct soft_cpu *c, uint64_t phys, uint64_t len);
 
-/* The page now holds decoded code: no processor may have a write tag for it. */
-void soft_mmu_protect_code(struct soft_cpu *c, uint64_t phys_page);
+/*
+ * The page is about to hold decoded code: no processor may have a write tag for it, so that writes
+ * are noticed.  Comes before the bytes are read.  False: another processor may still write unnoticed,
+ * and what is decoded now may not be kept.
+ */
+bool soft_mmu_protect_code(struct soft_cpu *c, uint64_t phys_page);
 
 #endif

@@ -26,7 +26,8 @@
  * instruction computes them, so they are exact, undefined ones included; they
  * are put together as RFLAGS only where somebody reads it.
  *
- * Everything in struct soft_cpu is owned by the vCPU's thread, but for `kick`.
+ * Everything in struct soft_cpu is owned by the vCPU's thread, but for `kick`; other processors
+ * read `in_guest` and `seen` (shared.h).
  */
 #ifndef SKEP_CPU_SOFT_SOFT_H
 #define SKEP_CPU_SOFT_SOFT_H
@@ -177,6 +178,15 @@ struct soft_cpu {
 	const uint8_t *jit_code;
 	bool jit_xmm;			/* XMM0-15 are in the host's registers */
 	bool jit_inside;		/* a handler was called by translated code */
+
+	/* With other processors: shared.h.  NULL: there are none. */
+	struct soft_shared *shared;
+	_Atomic bool in_guest;		/* may touch guest memory now */
+	bool exclusive;			/* nobody else is in the guest until the run loop says so */
+	bool turn;			/* clock=virtual: it is this processor's turn */
+	_Atomic uint64_t seen;		/* tickets up to which its write tags are dropped */
+	uint64_t asked, answered;	/* its own last ticket; the last that everybody has seen */
+	unsigned pauses;
 
 	/* Code written by devices and other processors, for this thread to drop. */
 	pthread_mutex_t written_lock;
@@ -516,6 +526,16 @@ static inline void *soft_rmw(struct soft_cpu *c, const struct soft_op *op, uint6
 
 	return likely(p) ? p : soft_rmw_slow(c, op, lin, size);
 }
+
+/*
+ * LOCK where soft_rmw gave nothing to the host's own lock (a cache line is crossed, or the access
+ * goes the slow way): from here to the end of the block no other processor touches memory.
+ * Raises what a write would raise.
+ */
+void soft_exclusive(struct soft_cpu *c, const struct soft_op *op, uint64_t lin, unsigned size);
+
+/* PAUSE with other processors about: lets somebody else run now and then. */
+const struct soft_op *soft_pause(struct soft_cpu *c, const struct soft_op *op);
 
 static inline bool soft_canonical(uint64_t a)
 {

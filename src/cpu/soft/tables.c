@@ -16,6 +16,7 @@
 
 #include "cpu/soft/cache.h"
 #include "cpu/soft/exec.h"
+#include "cpu/soft/shared.h"
 #include "cpu/soft/tlb.h"
 #include "vm/vm.h"
 
@@ -84,7 +85,9 @@ static void forget(struct soft_cpu *c, struct table *t)
 	_Atomic uint8_t *flags = flags_of(c, t->phys);
 
 	drop_all(c, t);
-	if (flags)
+	if (flags && c->shared)
+		soft_unshare_table(c, flags);
+	else if (flags)
 		atomic_fetch_and(flags, (uint8_t)~PAGE_TABLE);
 	t->phys = NO_TABLE;
 }
@@ -153,6 +156,10 @@ void soft_table_used(struct soft_cpu *c, uint64_t phys, uint64_t lin, unsigned s
 	t = claim(c, phys);
 	*t = (struct table){ .phys = phys, .lin = lin, .used = all->walks, .shift = (uint8_t)shift,
 			     .entry_bits = (uint8_t)entry_bits };
+	if (c->shared) {
+		soft_share_table(c, flags);
+		return;
+	}
 	atomic_fetch_or(flags, PAGE_TABLE);
 	soft_tlb_drop_writes(c, phys);
 }

@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 
 #include "cpu/soft/jit/jit.h"
+#include "cpu/soft/shared.h"
 #include "cpu/soft/tlb.h"
 #include "vm/vm.h"
 
@@ -602,6 +603,33 @@ static void context_drop_writes(struct soft_mmu *m, unsigned x, uintptr_t page)
 		}
 }
 
+static void context_drop_writes_if(struct soft_cpu *c, struct tlb_context *t,
+				   bool (*drop)(struct soft_cpu *c, const uint8_t *host))
+{
+	for (unsigned i = 0; i < TLB_WORDS(TLB_SIZE); i++)
+		for (uint64_t w = t->filled[0][i] | t->filled[1][i]; w; w &= w - 1) {
+			unsigned n = i * 64 + (unsigned)__builtin_ctzll(w);
+			struct tlb_entry *e = &t->at[n];
+
+			if (has_write_tag(e, n) && drop(c, (const uint8_t *)e->page))
+				e->wtag = TLB_INVALID(e->wtag);
+		}
+	for (unsigned i = 0; i < t->victims; i++) {
+		struct tlb_entry *e = &t->victim[i].entry;
+
+		if (e->wtag == e->rtag && drop(c, (const uint8_t *)e->page))
+			e->wtag = TLB_INVALID(e->rtag);
+	}
+}
+
+void soft_tlb_drop_writes_if(struct soft_cpu *c, bool (*drop)(struct soft_cpu *c, const uint8_t *host))
+{
+	for (unsigned i = 0; i < MMU_SETS; i++)
+		for (unsigned x = 0; x < TLB_CONTEXTS; x++)
+			if (c->mmu->set[i].used)
+				context_drop_writes_if(c, &c->mmu->set[i].data[x], drop);
+}
+
 void soft_tlb_drop_writes(struct soft_cpu *c, uint64_t phys_page)
 {
 	struct soft_mmu *m = c->mmu;
@@ -631,12 +659,17 @@ void soft_tlb_drop_writes(struct soft_cpu *c, uint64_t phys_page)
 	}
 }
 
-void soft_mmu_protect_code(struct soft_cpu *c, uint64_t phys_page)
+bool soft_mmu_protect_code(struct soft_cpu *c, uint64_t phys_page)
 {
 	struct mem_page page = memory_page(&c->vm->memory, phys_page);
 
-	if (!page.flags || atomic_load_explicit(page.flags, memory_order_relaxed) & PAGE_CODE)
-		return;
-	atomic_fetch_or(page.flags, PAGE_CODE);
-	soft_tlb_drop_writes(c, phys_page);
+	if (!page.flags)
+		return true;		/* nobody writes it */
+	if (c->shared)
+		return soft_share_code(c, page.flags);
+	if (!(atomic_load_explicit(page.flags, memory_order_relaxed) & PAGE_CODE)) {
+		atomic_fetch_or(page.flags, PAGE_CODE);
+		soft_tlb_drop_writes(c, phys_page);
+	}
+	return true;
 }

@@ -108,6 +108,8 @@ void soft_tlb_drop_range(struct soft_cpu *c, uint64_t lin, unsigned bits);
 void soft_tlb_drop_page(struct soft_cpu *c, uint64_t lin, bool code);
 /* Writes to this page of RAM are to be seen from now on. */
 void soft_tlb_drop_writes(struct soft_cpu *c, uint64_t phys_page);
+/* The same of every page, by its host address, that `drop` says true of. */
+void soft_tlb_drop_writes_if(struct soft_cpu *c, bool (*drop)(struct soft_cpu *c, const uint8_t *host));
 
 /* ---- Watched tables (tables.c); nothing happens without clock=virtual ---- */
 
@@ -133,6 +135,7 @@ struct walk {
 	uint8_t shift;		/* of the page's size; 0 without paging */
 	uint32_t fault;		/* error code; 0 with present pages */
 	bool failed;
+	bool again;		/* inside of walk.c: another processor changed an entry meanwhile */
 };
 
 /* Walks the tables for the page of lin, and sets A and D; raises nothing. */

@@ -1,6 +1,6 @@
 /* Page walks in every mode.  SDM vol. 3, chapter 4. */
 #include "cpu/model.h"
-#include "cpu/soft/cache.h"
+#include "cpu/soft/shared.h"
 #include "cpu/soft/tlb.h"
 #include "vm/vm.h"
 
@@ -27,19 +27,36 @@ static void *entry_host(struct soft_cpu *c, uint64_t gpa)
 	return page.read ? page.read + (gpa & 0xfff) : NULL;
 }
 
-/* Sets A (and D) bits; the entry is guest memory like any other. */
-static void entry_set(struct soft_cpu *c, uint64_t gpa, void *host, uint64_t bits)
+/*
+ * Sets A (and D) bits in an entry of 1 << entry_bits bytes that was read as e; it is guest memory
+ * like any other.  False: it has changed since, and the walk was of something that is no more.
+ */
+static bool entry_set(struct soft_cpu *c, uint64_t gpa, void *host, uint64_t e, uint64_t bits,
+		      unsigned entry_bits)
 {
 	struct mem_page page = memory_page(&c->vm->memory, gpa);
+	uint32_t e32 = (uint32_t)e;
 	uint8_t flags = 0;
+	bool same;
 
-	if (!page.write || !host)
-		return;		/* paging structures in ROM: the bits cannot be set */
+	if ((e & bits) == bits || !page.write || !host)
+		return true;	/* paging structures in ROM: the bits cannot be set */
 	if (page.flags)
 		flags = memory_will_write(&c->vm->memory, page.flags);
-	__atomic_fetch_or((uint32_t *)host, (uint32_t)bits, __ATOMIC_SEQ_CST);
-	if (flags & PAGE_CODE)
-		soft_code_written(c, gpa, 4);
+	if (entry_bits == 3)
+		same = __atomic_compare_exchange_n((uint64_t *)host, &e, e | bits, false,
+						   __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+	else
+		same = __atomic_compare_exchange_n((uint32_t *)host, &e32, e32 | (uint32_t)bits, false,
+						   __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+	if (same && flags & PAGE_CODE)
+		soft_ram_written(c, gpa, 4);
+	return same;
+}
+
+static struct walk walk_again(void)
+{
+	return (struct walk){ .again = true };
 }
 
 static struct walk walk_fault(uint32_t code)
@@ -114,11 +131,10 @@ static struct walk walk32(struct soft_cpu *c, uint64_t lin, enum access access, 
 	w.global = leaf & PTE_G && c->s.cr4 & CR4_PGE;
 	if (!soft_walk_allowed(c, &w, access, context))
 		return walk_fault(fault_code(c, access, context, PF_P));
-	if (leaf_host != pde_host && !(pde & PTE_A))
-		entry_set(c, pde_gpa, pde_host, PTE_A);
 	uint32_t bits = PTE_A | (access == ACCESS_WRITE ? PTE_D : 0);
-	if ((leaf & bits) != bits)
-		entry_set(c, leaf_gpa, leaf_host, bits);
+	if ((leaf_host != pde_host && !entry_set(c, pde_gpa, pde_host, pde, PTE_A, 2)) ||
+	    !entry_set(c, leaf_gpa, leaf_host, leaf, bits, 2))
+		return walk_again();
 	w.dirty = leaf & PTE_D || access == ACCESS_WRITE;
 	return w;
 }
@@ -189,8 +205,8 @@ static struct walk walk64(struct soft_cpu *c, uint64_t lin, enum access access, 
 	for (unsigned i = 0; i < n; i++) {
 		uint64_t bits = PTE_A | (i == n - 1 && access == ACCESS_WRITE ? PTE_D : 0);
 
-		if ((entries[i] & bits) != bits)
-			entry_set(c, gpas[i], hosts[i], bits);
+		if (!entry_set(c, gpas[i], hosts[i], entries[i], bits, 3))
+			return walk_again();
 	}
 	w.dirty = entries[n - 1] & PTE_D || access == ACCESS_WRITE;
 	return w;
@@ -198,14 +214,18 @@ static struct walk walk64(struct soft_cpu *c, uint64_t lin, enum access access, 
 
 struct walk soft_walk(struct soft_cpu *c, uint64_t lin, enum access access, unsigned context)
 {
+	struct walk w;
+
 	if (!(c->s.cr0 & CR0_PG))
 		return (struct walk){ .phys = lin & ~0xfffull & 0xffffffffull,
 				      .writable = true, .user = true, .dirty = true };
 	SOFT_COUNT(c, tlb_walks);
 	soft_tables_walk(c);
-	if (c->s.cr4 & CR4_PAE)
-		return walk64(c, lin, access, context);
-	return walk32(c, lin, access, context);
+	do
+		w = c->s.cr4 & CR4_PAE ? walk64(c, lin, access, context) :
+					 walk32(c, lin, access, context);
+	while (unlikely(w.again));
+	return w;
 }
 
 void soft_load_pdptes(struct soft_cpu *c, const struct soft_op *op, uint64_t cr3)

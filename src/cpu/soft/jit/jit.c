@@ -276,7 +276,11 @@ bool jit_run_one(struct soft_cpu *c, const struct soft_op *op)
 	if (!op)
 		return false;
 	b = (const struct jit_block *)op->imm;
-	if (unlikely(b->dead)) {
+	/*
+	 * A look at the kick, because the instruction may serialize (SDM vol. 3, 8.3): code that another
+	 * processor wrote before must be seen after it.
+	 */
+	if (unlikely(b->dead || atomic_load_explicit(&c->kick, memory_order_relaxed))) {
 		c->rip = soft_op_rip(c, op);
 		c->budget += op->left;
 		return false;
