@@ -13,13 +13,14 @@
 
 static void flat(struct soft_cpu *c, unsigned seg, uint64_t sel, uint16_t attr, unsigned dpl)
 {
-	struct cpu_segment s = {
-		.selector = (uint16_t)((sel & 0xfffc) | dpl),
-		.attr = (uint16_t)(attr | dpl << 5),
-		.limit = 0xffffffff,
-	};
+	/* CS or SS, field by field: a copy would wait for the stores that made it. */
+	struct cpu_segment *s = &c->s.seg[seg];
 
-	soft_set_segment(c, seg, &s);
+	s->selector = (uint16_t)((sel & 0xfffc) | dpl);
+	s->attr = (uint16_t)(attr | dpl << 5);
+	s->limit = 0xffffffff;
+	s->base = 0;
+	s->unusable = 0;
 }
 
 static const struct soft_op *entered(struct soft_cpu *c, const struct soft_op *op, unsigned cpl,

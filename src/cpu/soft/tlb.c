@@ -238,7 +238,7 @@ static void code_clear(struct tlb_set *s, bool global)
 
 static void set_clear(struct soft_mmu *m, struct tlb_set *s, bool global_too)
 {
-	for (unsigned global = 0; global <= global_too; global++) {
+	for (unsigned global = 0; global < 1u + global_too; global++) {
 		for (unsigned x = 0; x < TLB_CONTEXTS; x++)
 			context_clear(&s->data[x], global);
 		code_clear(s, global);
