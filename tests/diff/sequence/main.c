@@ -193,18 +193,20 @@ static void reduce(struct program *p)
 	free(less);
 }
 
-static void report(struct program *p)
+static void report(struct program *p, const struct failure *first)
 {
 	struct failure f;
+	bool again;
 
 	if (!option.keep)
 		reduce(p);
 	printf("seed %" PRIu64 " case %" PRIu64 "%s%s:\n", p->seed, p->number,
 	       p->loops ? ", loops" : "", p->writes_code ? ", writes code" : "");
 	program_print(p, p->code, stdout);
-	if (agrees(p, &f)) {
-		printf("  only once, and no more when tried again\n");
-		return;
+	again = !agrees(p, &f);
+	if (!again) {
+		printf("  only once, and no more when tried again; then:\n");
+		f = *first;
 	}
 	printf("  %s%s, after %u instructions%s%u%s, at %08" PRIx64 " (before it %08" PRIx64 "):\n",
 	       way_names[f.way], f.cold ? " (caches empty)" : "", f.n,
@@ -213,7 +215,7 @@ static void report(struct program *p)
 	if (f.got.insns != ref[f.n].insns)
 		printf("    instructions %" PRIu64 ", must be %" PRIu64 "\n", f.got.insns, ref[f.n].insns);
 	state_diff(&cpu_arch_record, &ref[f.n].s, &f.got.s, tell, NULL);
-	if (f.got.ram != ref[f.n].ram)
+	if (again && f.got.ram != ref[f.n].ram)
 		print_memory(p, &f);
 	for (unsigned i = 0; i < 16; i++)
 		printf("    %s%u=%" PRIx64 "%s", "r", i, p->in.gpr[i], i % 4 == 3 ? "\n" : " ");
@@ -233,7 +235,7 @@ static void run_case(uint64_t seed, uint64_t number)
 	}
 	if (!agrees(&p, &f)) {
 		stats.failures++;
-		report(&p);
+		report(&p, &f);
 	}
 	stats.faults += ref_halted;
 }
