@@ -17,7 +17,7 @@ PROGRAMS = {
     "luajit": ("primes\t17984", "functions", "doubles", "strings"),
     "perl": ("perl ", "signals 0", "regex"),
     "python": ("python ", "functions", "big", "regex"),
-    "gdb": ("Catchpoint 1 (", "eflags", "Catchpoint 2 ("),
+    "gdb": ("rip ", "eflags", "exited normally"),
 }
 
 
