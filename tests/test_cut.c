@@ -9,14 +9,21 @@
 
 #include "vm/cut.h"
 
-/* malloc, for a test that wants it to fail; what sanitizers put in its place is not ours. */
-static _Thread_local bool no_memory;
+/* For tests that want the host to have no memory left, or little to spare. */
+static _Thread_local bool no_memory, no_meminfo;
 
-void *__real_malloc(size_t size);
-void *__wrap_malloc(size_t size);
-void *__wrap_malloc(size_t size)
+void *__real_mmap64(void *at, size_t len, int prot, int flags, int fd, off_t offset);
+void *__wrap_mmap64(void *at, size_t len, int prot, int flags, int fd, off_t offset);
+void *__wrap_mmap64(void *at, size_t len, int prot, int flags, int fd, off_t offset)
 {
-	return no_memory ? NULL : __real_malloc(size);
+	return no_memory ? MAP_FAILED : __real_mmap64(at, len, prot, flags, fd, offset);
+}
+
+FILE *__real_fopen64(const char *path, const char *mode);
+FILE *__wrap_fopen64(const char *path, const char *mode);
+FILE *__wrap_fopen64(const char *path, const char *mode)
+{
+	return no_meminfo ? NULL : __real_fopen64(path, mode);
 }
 
 static struct vm *vm;
@@ -288,6 +295,64 @@ static void writer_without_memory(void **state)
 	assert_int_equal(memory_count_dirty(m), 1);
 }
 
+/* The host has no memory to spare: 16 MiB of copies are granted, and then the processors wait. */
+static void writers_are_braked(void **state)
+{
+	struct vcpu *v;
+	struct reader r;
+	uint64_t gpa, first = 16 * MiB;
+	unsigned i;
+
+	make(64 * MiB, false);
+	v = vm->vcpus[0];
+	for (i = 0; i < 6000; i++)
+		put(first + i * 4096, 1);
+	no_meminfo = true;
+	r = begin(CUT_LIVE);
+	for (i = 0; i < 4095; i++)
+		put(first + i * 4096, 2);
+	assert_false(ram_cut_braked(r.cut) || v->stop_reasons & STOP_CUT);
+	put(first + i++ * 4096, 2);
+	assert_true(ram_cut_braked(r.cut) && v->stop_reasons & STOP_CUT);
+	/* Who does not listen is not refused. */
+	for (; i < 5000; i++)
+		put(first + i * 4096, 2);
+	for (i = 0; i < 5000 && ram_cut_braked(r.cut); i++)
+		assert_int_equal(*next_page(&r, &gpa), 1);
+	/* Half of them have been read, in whole chunks. */
+	assert_true(i > 5000 - 2048 - 512 && i <= 5000 - 2048 + 512);
+	assert_false(v->stop_reasons & STOP_CUT);
+	ram_cut_abort(r.cut);
+
+	/* A cut that ends lets go, whatever it still holds. */
+	r = begin(CUT_LIVE);
+	for (i = 0; i < 4096; i++)
+		put(first + i * 4096, 3);
+	assert_true(v->stop_reasons & STOP_CUT);
+	ram_cut_abort(r.cut);
+	assert_false(v->stop_reasons & STOP_CUT);
+	no_meminfo = false;
+	teardown(state);
+}
+
+/* A host that has memory gives it. */
+static void writers_are_not_braked(void **state)
+{
+	struct reader r;
+	unsigned i;
+
+	make(64 * MiB, false);
+	for (i = 0; i < 6000; i++)
+		put(16 * MiB + i * 4096, 1);
+	r = begin(CUT_LIVE);
+	for (i = 0; i < 6000; i++)
+		put(16 * MiB + i * 4096, 2);
+	if (ram_cut_braked(r.cut))
+		print_message("SKIP: more than three quarters of the host's memory are in use\n");
+	ram_cut_abort(r.cut);
+	teardown(state);
+}
+
 static void write_tags_are_dropped(void **state)
 {
 	struct reader r;
@@ -541,6 +606,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(live_cut, setup, teardown),
 		cmocka_unit_test_setup_teardown(live_cut_given_up, setup, teardown),
 		cmocka_unit_test_setup_teardown(writer_without_memory, setup, teardown),
+		cmocka_unit_test(writers_are_braked),
+		cmocka_unit_test(writers_are_not_braked),
 		cmocka_unit_test_setup_teardown(write_tags_are_dropped, setup, teardown),
 		cmocka_unit_test(two_regions_sparse),
 		cmocka_unit_test(odd_sizes),

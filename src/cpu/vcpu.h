@@ -30,6 +30,7 @@ struct device;
 #define STOP_PAUSE	0x20	/* not switched on yet */
 #define STOP_USER	0x40	/* somebody asked for it: skep pause */
 #define STOP_POINT	0x80	/* the machine has come to its vm_stop_point */
+#define STOP_CUT	0x100	/* it writes faster than it is saved (vm/copies.h); this processor alone */
 
 /* Things for the processor to look at between instructions. */
 #define VCPU_REQ_STOP	0x01	/* stop_reasons changed */

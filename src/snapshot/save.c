@@ -134,8 +134,22 @@ static void go_on(struct save *s)
 	if (!s->paused)
 		return;
 	s->paused = false;
-	s->result.pause_ns = host_ns() - s->stood;
+	s->result.pause_ns += host_ns() - s->stood;
 	vm_resume(s->vm, STOP_SAVE);
+}
+
+/* The guest writes faster than is saved, and its processors wait: its time stands with them. */
+static void mind_writers(struct save *s)
+{
+	int64_t since = ram_cut_braked(s->cut);
+
+	if (!since) {
+		go_on(s);
+	} else if (!s->paused) {
+		s->stood = since;
+		vm_pause(s->vm, STOP_SAVE);
+		s->paused = true;
+	}
 }
 
 static int encode_part(struct state_buf *b, const struct save *s, const struct machine_part *p,
@@ -296,6 +310,8 @@ static int write_ram(struct save *s, struct snap_writer *w, struct skep_error *e
 		if (atomic_load(&s->cancelled))
 			return fail_cancelled(s, e);
 		err = snap_writer_ram(w, &chunk, e);
+		if (s->o.live)
+			mind_writers(s);
 		done += (uint64_t)chunk.nthere * GUEST_PAGE_SIZE;
 		tell_progress(s, done, &last);
 	}
@@ -369,7 +385,7 @@ static void *save_main(void *opaque)
 	if (err)
 		go_on(s);
 	if (s->paused)
-		s->result.pause_ns = host_ns() - s->stood;
+		s->result.pause_ns += host_ns() - s->stood;
 	s->result.elapsed_ns = host_ns() - s->begun;
 	memcpy(s->result.id, s->manifest.id, sizeof(s->result.id));
 	s->cb.done(s->cb.opaque, &s->result, err ? &s->error : NULL);

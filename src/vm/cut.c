@@ -43,6 +43,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#include "vm/copies.h"
 #include "vm/memory_inside.h"
 #include "vm/vm.h"
 
@@ -60,6 +61,7 @@ struct ram_cut {
 	uint8_t *buffer;		/* RAM_CHUNK bytes */
 	_Atomic(uint8_t *) *side;	/* by page; TAKEN: has been returned */
 	size_t side_len;
+	struct copies *copies;
 	_Atomic bool failed;		/* a writer had no memory for a copy */
 };
 
@@ -71,6 +73,7 @@ static void cut_free(struct ram_cut *c)
 {
 	if (!c)
 		return;
+	copies_destroy(c->copies);
 	if (c->side)
 		munmap((void *)c->side, c->side_len);
 	if (c->buffer)
@@ -106,8 +109,9 @@ static struct ram_cut *cut_alloc(struct guest_memory *m, unsigned flags)
 		c->side_len = m->npages * sizeof(*c->side);
 		c->side = map_zeroes(c->side_len);
 		c->buffer = map_zeroes(RAM_CHUNK);
+		c->copies = copies_create(m);
 	}
-	if (c->pages && c->dirty && (!(flags & CUT_LIVE) || (c->side && c->buffer)))
+	if (c->pages && c->dirty && (!(flags & CUT_LIVE) || (c->side && c->buffer && c->copies)))
 		return c;
 	cut_free(c);
 	return NULL;
@@ -200,14 +204,14 @@ static void give_copy(struct ram_cut *c, size_t page)
 
 	if (atomic_load(&c->side[page]))
 		return;
-	copy = malloc(GUEST_PAGE_SIZE);
+	copy = copies_take(c->copies);
 	if (!copy) {
 		atomic_store(&c->failed, true);
 		return;
 	}
 	copy_page(copy, page_host(c->m, page));
 	if (!atomic_compare_exchange_strong(&c->side[page], &none, copy))
-		free(copy);
+		copies_return(c->copies, copy);
 }
 
 static bool thaw(_Atomic uint8_t *flags)
@@ -243,7 +247,7 @@ static bool take_page(struct ram_cut *c, size_t page, uint8_t *to)
 		return false;
 	memcpy(to, copy, GUEST_PAGE_SIZE);
 	atomic_store(&c->side[page], TAKEN);
-	free(copy);
+	copies_return(c->copies, copy);
 	return true;
 }
 
@@ -313,6 +317,11 @@ int ram_cut_next(struct ram_cut *c, struct ram_chunk *chunk, struct skep_error *
 	return memory_lost(c->m, e);
 }
 
+int64_t ram_cut_braked(const struct ram_cut *c)
+{
+	return c->copies ? copies_braked(c->copies) : 0;
+}
+
 static bool was_written(const struct ram_cut *c, size_t page)
 {
 	return c->dirty[page / 64] >> page % 64 & 1;
@@ -344,7 +353,7 @@ static void end_live(struct ram_cut *c)
 {
 	_Atomic uint64_t *words = flags_words(c->m);
 	const uint8_t *pages = (const uint8_t *)c->pages;
-	size_t n = c->nchunks * CUT_CHUNK_PAGES / 8, i, k;
+	size_t n = c->nchunks * CUT_CHUNK_PAGES / 8, i;
 
 	for (i = 0; i < n; i++)
 		if (pages[i] && atomic_load(&words[i]) & EVERY(PAGE_FROZEN))
@@ -352,13 +361,6 @@ static void end_live(struct ram_cut *c)
 	while (atomic_load(&c->m->copiers))
 		sched_yield();
 	atomic_store(&c->m->cut, NULL);
-	for (i = 0; i < n; i++)
-		for (k = 0; pages[i] && k < 8; k++) {
-			uint8_t *copy = pages[i] >> k & 1 ? atomic_load(&c->side[i * 8 + k]) : NULL;
-
-			if (copy && copy != TAKEN)
-				free(copy);
-		}
 }
 
 static void end_cut(struct ram_cut *c)

@@ -49,6 +49,13 @@ int ram_cut_next(struct ram_cut *c, struct ram_chunk *chunk, struct skep_error *
 uint64_t ram_cut_pages(const struct ram_cut *c);
 
 /*
+ * Live: the host has no memory for more copies, and the processors wait until half of them have been
+ * read.  Since when (host monotonic ns); 0: they do not.  Guest time goes on meanwhile: whoever sees it
+ * pauses the machine.  Any thread.
+ */
+int64_t ram_cut_braked(const struct ram_cut *c);
+
+/*
  * Calls fn for each stretch of pages that were written since the last cut that was committed, or
  * since the restore; by rising address.
  */

@@ -9,6 +9,7 @@
  *	control	-> vm->lock -> vm->device_lock -> memory (lock-free)
  * Innermost, with nothing taken under them, so that they can be taken in any
  * state: vm->exit_lock, vcpu->wait_lock, the loop's lock of posted calls.
+ * Above wait_lock alone, and in any state as well: the lock of vm/copies.c.
  * Device code runs under device_lock: MMIO, PIO, timers, completions.
  */
 #ifndef SKEP_VM_VM_H

@@ -25,7 +25,7 @@
 
 /* The allocator is called before a sanitizer has set itself up. */
 #define EARLY __attribute__((no_sanitize("address", "undefined")))
-#define PAGE 4096
+#define COPIES (2 * 1024 * 1024)	/* what a cut asks for at once */
 
 #ifdef __SANITIZE_ADDRESS__
 #define REAL(name) __interceptor_##name
@@ -39,7 +39,7 @@ extern void *REAL(memalign)(size_t, size_t);
 extern void REAL(free)(void *);
 
 const char *const fault_names[FAULT_KINDS] = {
-	"malloc", "malloc of the guest", "open", "read", "write", "fsync", "link", "rename", "unlink",
+	"malloc", "mmap of the guest", "open", "read", "write", "fsync", "link", "rename", "unlink",
 	"stat", "lock", "access", "mmap", "madvise", "thread", "random", "epoll_ctl", "sigaction", "ioctl",
 	"send", "receive",
 };
@@ -128,9 +128,9 @@ EARLY static void *got(void *p)
 	return p;
 }
 
-EARLY static bool no_copy(size_t size)
+static bool no_copy(size_t size)
 {
-	return size == PAGE && __atomic_load_n(&plan.on, __ATOMIC_ACQUIRE) && !marked() &&
+	return size == COPIES && __atomic_load_n(&plan.on, __ATOMIC_ACQUIRE) && !marked() &&
 	       count(FAULT_COPY);
 }
 
@@ -144,7 +144,7 @@ EARLY static bool no_memory(void)
 
 EARLY void *malloc(size_t size)
 {
-	return no_copy(size) || no_memory() ? NULL : got(REAL(malloc)(size));
+	return no_memory() ? NULL : got(REAL(malloc)(size));
 }
 
 EARLY void *calloc(size_t n, size_t size)
@@ -206,6 +206,10 @@ void *mmap(void *at, size_t len, int prot, int flags, int fd, off_t offset)
 
 	if (fails(FAULT_MMAP))
 		return MAP_FAILED;
+	if (no_copy(len)) {
+		errno = plan.error;
+		return MAP_FAILED;
+	}
 	p = (void *)syscall(SYS_mmap, at, len, prot, flags, fd, offset);
 	if (p != MAP_FAILED && !(flags & MAP_FIXED))
 		__atomic_add_fetch(&plan.mapped, (long)len, __ATOMIC_SEQ_CST);

@@ -13,7 +13,7 @@
 
 enum fault_kind {
 	FAULT_MEMORY,		/* malloc, calloc, realloc, strdup ... */
-	FAULT_COPY,		/* malloc of a page on a thread that is not marked: the guest's, in a live cut */
+	FAULT_COPY,		/* mmap of 2 MiB on a thread that is not marked: the guest's, in a live cut */
 	FAULT_OPEN,		/* whatever makes a descriptor, or a stream */
 	FAULT_READ, FAULT_WRITE, FAULT_FSYNC, FAULT_LINK, FAULT_RENAME, FAULT_UNLINK, FAULT_STAT,
 	FAULT_LOCK, FAULT_ACCESS, FAULT_MMAP, FAULT_MADVISE, FAULT_THREAD, FAULT_RANDOM, FAULT_WATCH,
