@@ -241,9 +241,9 @@ static void look_at(struct snap_reader *r, uint64_t choice)
 {
 	struct skep_error e = { "" };
 
-	if (!(choice >> 9 & 15) && nowhere)
+	if (!(choice >> 9 & 31) && nowhere)
 		look(r, nowhere);
-	if (!(choice >> 13 & 15) && snap_verify_ram(r, NULL, NULL, &e) < 0)
+	if (!(choice >> 14 & 31) && snap_verify_ram(r, NULL, NULL, &e) < 0)
 		refused(&e, NULL);
 }
 
@@ -282,7 +282,7 @@ static void run(struct vm *vm, const struct hostile_options *o)
 {
 	struct skep_error e = { "" };
 
-	if (!(o->choice >> 17 & 3))
+	if (!(o->choice >> 19 & 7))
 		check_export(vm, "before it runs");
 	if (vm->clock.mode == CLOCK_MODE_VIRTUAL)
 		vm->insn_limit = atomic_load(&vm->clock.insns) + o->insns;
@@ -290,7 +290,7 @@ static void run(struct vm *vm, const struct hostile_options *o)
 	if (vm_run(vm, &e) == VM_EXIT_ERROR)
 		refused(&e, NULL);
 	dog_run(NULL);
-	if (!(o->choice >> 19 & 7) && clock_now(&vm->clock) < CLOCK_END &&
+	if (!(o->choice >> 22 & 7) && clock_now(&vm->clock) < CLOCK_END &&
 	    memory_lost(&vm->memory, &e) == 0 && vm->has_state)
 		check_export(vm, "after it ran");
 }
