@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/util.h"
@@ -22,6 +23,9 @@ struct recipe {
 	bool plain;			/* not compressed */
 	const char *settings[8];	/* key=value */
 };
+
+/* A point is reached within a second; a busy host and sanitizers have their part in this. */
+#define AWAIT_S 120
 
 #define VIRTUAL "lpc.com1.path=null", "clock.mode=virtual", "lpc.debug_exit=true"
 
@@ -58,7 +62,7 @@ struct machine {
 	pthread_t thread;
 	pthread_mutex_t lock;
 	pthread_cond_t cond;
-	bool stands, done;
+	bool stands, done, ends;
 	struct skep_error error;
 };
 
@@ -70,11 +74,17 @@ static void tell(struct machine *m, bool *what)
 	pthread_mutex_unlock(&m->lock);
 }
 
-static void await(struct machine *m, bool *what)
+/* What does not come must not look like a test that takes long. */
+static void await(struct machine *m, bool *what, const char *name)
 {
+	struct timespec end;
+
+	clock_gettime(CLOCK_REALTIME, &end);
+	end.tv_sec += AWAIT_S;
 	pthread_mutex_lock(&m->lock);
 	while (!*what)
-		pthread_cond_wait(&m->cond, &m->lock);
+		if (pthread_cond_timedwait(&m->cond, &m->lock, &end) == ETIMEDOUT && !*what)
+			die(name, "it waits for ever");
 	*what = false;
 	pthread_mutex_unlock(&m->lock);
 }
@@ -93,6 +103,11 @@ static void *run(void *opaque)
 
 	if (vm_run(m->vm, &e) == VM_EXIT_ERROR)
 		die("the guest", e.text);
+	/* A guest that has become shorter never comes to its point. */
+	pthread_mutex_lock(&m->lock);
+	if (!m->ends)
+		die("the guest", "it ended before the point at which it is to be saved");
+	pthread_mutex_unlock(&m->lock);
 	return NULL;
 }
 
@@ -128,7 +143,7 @@ static void machine_run(struct machine *m, uint64_t insns)
 	else
 		pthread_create(&m->thread, NULL, run, m);
 	if (insns)
-		await(m, &m->stands);
+		await(m, &m->stands, "its point");
 	else
 		usleep(50000);
 	vm_pause(m->vm, STOP_POINT);
@@ -136,6 +151,9 @@ static void machine_run(struct machine *m, uint64_t insns)
 
 static void machine_end(struct machine *m)
 {
+	pthread_mutex_lock(&m->lock);
+	m->ends = true;
+	pthread_mutex_unlock(&m->lock);
 	vm_request_exit(m->vm, VM_EXIT_POWEROFF);
 	pthread_join(m->thread, NULL);
 	vm_destroy(m->vm);
@@ -166,7 +184,7 @@ static void machine_save(struct machine *m, const char *path, bool delta, int le
 	s = save_start(m->vm, fd, &o, &cb, &e);
 	if (!s)
 		die(path, e.text);
-	await(m, &m->done);
+	await(m, &m->done, path);
 	if (m->error.text[0])
 		die(path, m->error.text);
 	save_end(s, true);
