@@ -187,10 +187,28 @@ static void message_signalled(void **state)
 	chipset_msi(vm, 0xfee01000, 0x4071);	/* another processor */
 	chipset_msi(vm, 0xfed00000, 0x4071);	/* no message at all */
 	chipset_msi(vm, 0x1fee00000, 0x4071);
+	chipset_msi(vm, 0xfee00000, 0x8071);	/* the end of a level */
 	lapic_mmio_write(apic, 0xd0, 4, 0x02000000);
 	chipset_msi(vm, 0xfee02004, 0x4081);	/* logical */
 	assert_int_equal(lapic_ack(apic), 0x81);
 	assert_int_equal(lapic_ack(apic), -1);
+}
+
+/* Bits 11:5 of the address: reserved, or bits 14:8 of the destination. */
+static void message_destinations(void **state)
+{
+	enable_apic();
+	chipset_msi(vm, 0xfee00fe0, 0x4070);
+	assert_int_equal(lapic_ack(apic), 0x70);
+	lapic_mmio_write(apic, 0xb0, 4, 0);
+	vm->identity = IDENTITY_KVM;
+	chipset_msi(vm, 0xfee00fe0, 0x4070);	/* 0x7f00 */
+	chipset_msi(vm, 0xfee00020, 0x4070);	/* 0x0100 */
+	chipset_msi(vm, 0xfeeff020, 0x4070);	/* 0x01ff is nobody, and not everybody */
+	chipset_msi(vm, 0xfee01024, 0x4070);	/* logical: no APIC has these bits */
+	assert_int_equal(lapic_ack(apic), -1);
+	chipset_msi(vm, 0xfeeff000, 0x4070);
+	assert_int_equal(lapic_ack(apic), 0x70);
 }
 
 static void nmi_and_its_mask(void **state)
@@ -356,6 +374,7 @@ int main(void)
 		T(wires_that_share_are_ored),
 		T(isa_interrupts_reach_both),
 		T(message_signalled),
+		T(message_destinations),
 		T(nmi_and_its_mask),
 		T(reset_by_cf9),
 		T(reset_by_keyboard_controller),

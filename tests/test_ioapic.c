@@ -230,6 +230,56 @@ static void narrow_accesses(void **state)
 	assert_int_equal(reg(0), 0);
 }
 
+/* Bits 14:8 of the destination, for guests that were told that there are so many. */
+static void wide_destinations(void **state)
+{
+	set_reg(0x11 + 2 * 5, 0x12fe0000);
+	assert_int_equal(reg(0x11 + 2 * 5), 0x12000000);
+	vm->identity = IDENTITY_KVM;
+	set_reg(0x11 + 2 * 5, 0x12ff0000);
+	assert_int_equal(reg(0x11 + 2 * 5), 0x12fe0000);
+	set_reg(0x10 + 2 * 5, 0x51);
+	up(5);
+	assert_int_equal(last.dest, 0x7f12);
+	chip_save_restore(vm->devices);
+	assert_int_equal(reg(0x11 + 2 * 5), 0x12fe0000);
+}
+
+/* A pin is asserted or not; the polarity says by which voltage, and there is none. */
+static void polarity_is_kept_and_means_nothing(void **state)
+{
+	entry(9, LEVEL | LOW_ACTIVE | 0x41, 0);
+	assert_int_equal(entry_low(9), LEVEL | LOW_ACTIVE | 0x41);
+	assert_int_equal(sent, 0);
+	up(9);
+	assert_int_equal(sent, 1);
+	entry(10, LOW_ACTIVE | 0x42, 0);
+	up(10);
+	assert_int_equal(sent, 2);
+	down(10);
+	assert_int_equal(sent, 2);
+}
+
+/* What is written while a level is under way counts from its end on. */
+static void entry_written_while_in_service(void **state)
+{
+	entry(9, LEVEL | 0x41, 0);
+	up(9);
+	set_reg(0x10 + 2 * 9, LEVEL | REMOTE_IRR | BIT(12) | 0x42);
+	assert_int_equal(entry_low(9), LEVEL | REMOTE_IRR | 0x42);
+	assert_int_equal(sent, 1);
+	ioapic_eoi(io, 0x41);			/* not its vector any more */
+	assert_int_equal(sent, 1);
+	ioapic_eoi(io, 0x42);
+	assert_int_equal(sent, 2);
+	assert_int_equal(last.vector, 0x42);
+	/* Written zero, it is not cleared either. */
+	set_reg(0x10 + 2 * 9, LEVEL | 0x42);
+	assert_true(entry_low(9) & REMOTE_IRR);
+	set_reg(0x11 + 2 * 9, 0x01000000);
+	assert_int_equal(sent, 2);
+}
+
 /* A known bug of others: the ID was not saved. */
 static void save_restore_with_id_pins_and_remote_irr(void **state)
 {
@@ -265,6 +315,9 @@ int main(void)
 		T(refused_level_is_tried_again),
 		T(nmi_is_an_edge_whatever_it_says),
 		T(narrow_accesses),
+		T(wide_destinations),
+		T(polarity_is_kept_and_means_nothing),
+		T(entry_written_while_in_service),
 		T(save_restore_with_id_pins_and_remote_irr),
 	};
 

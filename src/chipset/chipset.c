@@ -196,15 +196,20 @@ void chipset_eoi(struct vm *vm, uint8_t vector)
 		ioapic_eoi(vm->chipset->ioapic, vector);
 }
 
-/* SDM vol. 3, 11.11: where the address says, what the data says. */
+/*
+ * SDM vol. 3, 11.11: where the address says, what the data says.  Trigger mode level with the level
+ * bit clear is the end of an assertion, which no APIC wants to hear of.
+ */
 void chipset_msi(struct vm *vm, uint64_t address, uint32_t data)
 {
-	bool logical = address & BIT(2);
+	bool logical = address & BIT(2), level = data & BIT(15);
+	uint32_t dest = address >> 12 & 0xff;
 
-	if (address >> 20 != LAPIC_BASE >> 20)
+	if (address >> 20 != LAPIC_BASE >> 20 || (level && !(data & BIT(14))))
 		return;
-	lapic_deliver(vm, address >> 12 & 0xff, logical, data >> 8 & 7, (uint8_t)data,
-		      data & BIT(15));
+	if (identity_wide_destinations(vm))
+		dest |= (address >> 5 & 0x7f) << 8;
+	lapic_deliver(vm, dest, logical, data >> 8 & 7, (uint8_t)data, level);
 }
 
 bool chipset_pic_intr(struct vm *vm)

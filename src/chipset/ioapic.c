@@ -1,6 +1,10 @@
 /*
  * Intel I/O APIC (82093AA data sheet 290566; version 0x20 with an EOI
  * register, ICH9 data sheet, section 13.5).
+ *
+ * Pins are told whether they are asserted, whatever the board's polarity is, so the polarity bit of
+ * an entry is kept and means nothing: a guest that sets it otherwise than the tables say still gets
+ * its interrupts, as it does from every other machine of this kind.
  */
 #include "chipset/ioapic.h"
 
@@ -24,6 +28,7 @@
 #define RTE_LEVEL	BIT(15)
 #define RTE_MASKED	BIT(16)
 #define RTE_READ_ONLY	(BIT(12) | RTE_REMOTE_IRR)
+#define RTE_WIDE	(0x7full << 49)		/* bits 14:8 of the destination, where there are so many */
 #define RTE_BITS	(0xff00000000000000ull | 0x1ffffull)
 
 enum { MODE_FIXED = 0, MODE_LOWEST = 1 };
@@ -41,15 +46,22 @@ struct ioapic {
 	ioapic_deliver_fn deliver;
 };
 
+/* What an entry can hold. */
+static uint64_t rte_bits(const struct device *d)
+{
+	return identity_wide_destinations(d->vm) ? RTE_BITS | RTE_WIDE : RTE_BITS;
+}
+
 static bool send(struct ioapic *io, uint64_t rte)
 {
+	uint32_t dest = (uint32_t)(rte >> 56 | (rte & RTE_WIDE) >> 49 << 8);
 	unsigned mode = rte >> 8 & 7;
 	bool level = rte & RTE_LEVEL;
 
 	/* NMI, SMI, INIT and ExtINT are edges whatever the trigger bit says (82093AA, 3.2.4). */
 	if (mode != MODE_FIXED && mode != MODE_LOWEST)
 		level = false;
-	return io->deliver && io->deliver(io->dev.vm, rte >> 56, rte & BIT(11), mode,
+	return io->deliver && io->deliver(io->dev.vm, dest, rte & BIT(11), mode,
 					  (uint8_t)rte, level);
 }
 
@@ -126,7 +138,7 @@ static void write_redir(struct ioapic *io, unsigned n, uint32_t value)
 	uint64_t v = n & 1 ? (uint64_t)value << 32 | (uint32_t)*rte
 			   : (*rte & ~0xffffffffull) | value;
 
-	*rte = (v & RTE_BITS & ~RTE_READ_ONLY) | (*rte & RTE_REMOTE_IRR);
+	*rte = (v & rte_bits(&io->dev) & ~RTE_READ_ONLY) | (*rte & RTE_REMOTE_IRR);
 	/* Remote IRR means nothing for an edge; making an entry one clears it. */
 	if (!(*rte & RTE_LEVEL))
 		*rte &= ~RTE_REMOTE_IRR;
@@ -212,7 +224,7 @@ static int ioapic_validate(const struct device *d, const void *model, struct ske
 	for (unsigned i = 0; i < IOAPIC_PINS; i++) {
 		uint64_t rte = m->redir[i];
 
-		if ((rte & ~(RTE_BITS & ~BIT(12))) ||
+		if ((rte & ~(rte_bits(d) & ~BIT(12))) ||
 		    ((rte & RTE_REMOTE_IRR) && !(rte & RTE_LEVEL)))
 			return skep_fail(e, EINVAL, "%s: redir[%u] %#llx is not a redirection entry",
 					 d->name, i, (unsigned long long)rte);
@@ -227,7 +239,7 @@ static void ioapic_commit(struct device *d, const void *model)
 }
 
 static const struct state_field fields[] = {
-	STATE_ARRAY(struct ioapic_model, redir, STATE_T_U64, .max = RTE_BITS),
+	STATE_ARRAY(struct ioapic_model, redir, STATE_T_U64, .max = RTE_BITS | RTE_WIDE),
 	STATE_U32(struct ioapic_model, pins, .max = (1u << IOAPIC_PINS) - 1),
 	STATE_U8(struct ioapic_model, index),
 	STATE_U8(struct ioapic_model, id, .max = 0xf),

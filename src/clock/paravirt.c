@@ -49,7 +49,8 @@ static const struct leaf kvm_leaves[] = {
 	{ LEAF_BASE, { LEAF_FREQUENCY, TEXT4('K', 'V', 'M', 'K'), TEXT4('V', 'M', 'K', 'V'),
 		       TEXT4('M', 0, 0, 0) } },
 	{ 0x40000001, { KVM_FEATURE_CLOCKSOURCE | KVM_FEATURE_NOP_IO_DELAY |
-			KVM_FEATURE_CLOCKSOURCE2 | KVM_FEATURE_CLOCKSOURCE_STABLE, 0, 0, 0 } },
+			KVM_FEATURE_CLOCKSOURCE2 | KVM_FEATURE_MSI_EXT_DEST_ID |
+			KVM_FEATURE_CLOCKSOURCE_STABLE, 0, 0, 0 } },
 	{ LEAF_FREQUENCY, { 0, 1000000, 0, 0 } },
 	{ 0 },
 };
@@ -87,6 +88,11 @@ bool identity_cpuid(const struct vm *vm, uint32_t leaf, uint32_t out[4])
 	if (leaf == LEAF_FREQUENCY)
 		out[0] = vm->clock.tsc_khz;
 	return true;
+}
+
+bool identity_wide_destinations(const struct vm *vm)
+{
+	return vm->identity == IDENTITY_KVM;
 }
 
 bool identity_invariant_tsc(struct vm *vm)

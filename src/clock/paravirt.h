@@ -4,7 +4,7 @@
  *
  *   none	CPUID says "skepskepskep" and the frequencies of TSC and APIC timer; nothing else
  *   bhyve	the same under bhyve's name, which has no paravirtual clock either
- *   kvm	kvmclock: both pairs of MSRs (pvclock.c)
+ *   kvm	kvmclock: both pairs of MSRs (pvclock.c); 15-bit destinations of interrupts
  *   hyperv	Hyper-V's clocks, hypercall page and APIC MSRs (hyperv.c)
  *
  * Only what is built is announced, and an MSR that is not announced raises #GP.  Every clock
@@ -37,6 +37,12 @@ enum vm_identity identity_find(const char *name);	/* NULL or unknown: IDENTITY_N
 bool identity_cpuid(const struct vm *vm, uint32_t leaf, uint32_t out[4]);
 /* Does CPUID 8000_0007h announce the invariant TSC (now)? Takes the device lock. */
 bool identity_invariant_tsc(struct vm *vm);
+
+/*
+ * Do messages and the I/O APIC's entries have seven bits more for their destination (KVM_FEATURE_
+ * MSI_EXT_DEST_ID): address bits 11:5, entry bits 55:49?  Elsewhere these bits are reserved.
+ */
+bool identity_wide_destinations(const struct vm *vm);
 
 /* Makes the devices that vm->identity needs, after the local APICs. Device lock. */
 int paravirt_create(struct vm *vm, struct skep_error *e);

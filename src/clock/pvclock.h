@@ -30,6 +30,7 @@ struct state_record;
 #define KVM_FEATURE_CLOCKSOURCE		(1u << 0)
 #define KVM_FEATURE_NOP_IO_DELAY	(1u << 1)
 #define KVM_FEATURE_CLOCKSOURCE2	(1u << 3)
+#define KVM_FEATURE_MSI_EXT_DEST_ID	(1u << 15)
 #define KVM_FEATURE_CLOCKSOURCE_STABLE	(1u << 24)
 
 /* The page: all little-endian, 32 bytes. */
