@@ -318,23 +318,43 @@ int cli_stats(int argc, char **argv, const struct cli_start *start)
 
 static const char pause_help[] =
 	"usage: skep pause NAME\n"
-	"       skep resume NAME\n"
+	"       skep resume [--time=continue|--time=advance] NAME\n"
 	"\n"
 	"Makes the machine NAME stand, and go on.  Guest time stands with it.  A machine that\n"
-	"stands can be saved, and a save does not make it go on.\n";
+	"stands can be saved, and a save does not make it go on.\n"
+	"\n"
+	"  --time=continue   guest time goes on where it stood (default)\n"
+	"  --time=advance    guest time moves on by as long as the machine stood\n";
+
+static int apply_pause(void *opaque, int got, struct skep_error *e)
+{
+	const char **time = opaque;
+
+	*time = optarg;
+	return 0;
+}
 
 int cli_pause(int argc, char **argv, const struct cli_start *start)
 {
-	static const struct option options[] = { { "help", no_argument, NULL, 'h' }, { 0 } };
+	static const struct option pause_options[] = { { "help", no_argument, NULL, 'h' }, { 0 } };
+	static const struct option resume_options[] = {
+		{ "time", required_argument, NULL, 't' }, { "help", no_argument, NULL, 'h' }, { 0 } };
+	bool resume = !strcmp(argv[0], "resume");
+	const char *name, *time = NULL;
 	struct skep_error e = { "" };
-	const char *name;
-	int ret = control_options(argc, argv, pause_help, options, NULL, NULL, &e);
+	int ret = control_options(argc, argv, pause_help, resume ? resume_options : pause_options,
+				  apply_pause, &time, &e);
+	json_t *args;
 
 	if (ret)
 		return ret > 0 ? 0 : finish(&e);
 	name = take_name(argc, argv, &e);
-	if (name)
-		json_decref(call(name, argv[0], NULL, &e));
+	args = time ? json_pack("{s:s}", "time", time) : NULL;
+	if (name && time && !args)
+		skep_fail(&e, ENOMEM, "no memory, or --time is not text");
+	else if (name)
+		json_decref(call(name, argv[0], args, &e));
+	json_decref(args);
 	return finish(&e);
 }
 

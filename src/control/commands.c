@@ -168,9 +168,18 @@ static int run_pause(struct connection *n, json_t *args, json_t *id, json_t **re
 static int run_resume(struct connection *n, json_t *args, json_t *id, json_t **ret,
 		      struct skep_error *e)
 {
+	const char *time = json_string_value(json_object_get(args, "time"));
 	struct vm *vm = n->control->vm;
-	bool was = pause_reasons(vm) & STOP_USER;
+	bool was = pause_reasons(vm) & STOP_USER, advance = time && !strcmp(time, "advance");
 
+	if (time && !advance && strcmp(time, "continue"))
+		return skep_fail(e, EINVAL, "resume: there is no time \"%.40s\"; it is continue or advance",
+				 time);
+	if (advance && vm->clock.mode == CLOCK_MODE_VIRTUAL)
+		return skep_fail(e, EINVAL, "resume: the machine has clock.mode=virtual, whose time is not "
+				 "the host's and cannot be moved on; leave out \"advance\"");
+	if (advance && was)
+		vm_advance(vm);
 	vm_resume(vm, STOP_USER);
 	*ret = changed(n->control, was, false);
 	return 0;
@@ -225,7 +234,8 @@ static const struct command commands[] = {
 	{ "status", { { NULL } }, "how the machine is", run_status },
 	{ "stats", { { NULL } }, "what it counts about itself", run_stats },
 	{ "pause", { { NULL } }, "the machine stands until resume", run_pause },
-	{ "resume", { { NULL } }, "the machine goes on", run_resume },
+	{ "resume", { { "time", JSON_STRING } }, "the machine goes on; time: continue (default) or advance",
+	  run_resume },
 	{ "stop", { { "mode", JSON_STRING } }, "powerbutton (default), poweroff or reset", run_stop },
 	{ "save", { { "suspend", JSON_TRUE }, { "live", JSON_TRUE }, { "delta", JSON_TRUE },
 		    { "zstd_level", JSON_INTEGER }, { "generation", JSON_INTEGER },

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "boot/boot.h"
 #include "chipset/chipset.h"
@@ -217,6 +218,14 @@ void vm_destroy(struct vm *vm)
 
 /* ---- Standing -------------------------------------------------------- */
 
+static int64_t host_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_BOOTTIME, &t);
+	return t.tv_sec * NSEC_PER_SEC + t.tv_nsec;
+}
+
 /* vm->lock. */
 static void pause_machine(struct vm *vm, uint32_t reason)
 {
@@ -235,6 +244,7 @@ static void pause_machine(struct vm *vm, uint32_t reason)
 			d->type->quiesce(d);
 		vm->quiesced = true;
 		device_unlock(vm);
+		vm->stood_since = host_ns();
 	}
 	vm->pause_reasons |= reason;
 	vm->stood |= (reason & (STOP_USER | STOP_DEBUG)) != 0;
@@ -267,6 +277,9 @@ static void resume_machine(struct vm *vm, uint32_t reason)
 		if (vm->stood)
 			paravirt_stood(vm);
 		vm->stood = false;
+		if (vm->advance)
+			clock_advance(&vm->clock, host_ns() - vm->stood_since);
+		vm->advance = false;
 		clock_resume(&vm->clock);
 		resume_devices(vm->devices);
 		input_log_resume(vm);
@@ -285,6 +298,13 @@ void vm_resume(struct vm *vm, uint32_t reason)
 	/* A reset may have waited for this. */
 	if (atomic_load(&vm->reset_requested))
 		loop_wake(vm);
+}
+
+void vm_advance(struct vm *vm)
+{
+	pthread_mutex_lock(&vm->lock);
+	vm->advance = vm->pause_reasons != 0;
+	pthread_mutex_unlock(&vm->lock);
 }
 
 /* ---- Running --------------------------------------------------------- */

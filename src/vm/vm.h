@@ -102,6 +102,8 @@ struct vm {
 	enum vm_identity identity;
 	struct device *paravirt;	/* identity=hyperv: the partition (clock/hyperv.c) */
 	bool stood;			/* for a user or a debugger, since it last ran; lock */
+	int64_t stood_since;		/* host ns, time in which the host slept included; lock */
+	bool advance;			/* guest time moves on by that when it goes on; lock */
 
 	unsigned ncpus;
 	unsigned cores, threads;	/* in a package, in a core; 0 counts as 1 (vm/topology.h) */
@@ -190,6 +192,11 @@ void vm_request_reset(struct vm *vm);
  */
 void vm_pause(struct vm *vm, uint32_t reason);
 void vm_resume(struct vm *vm, uint32_t reason);
+/*
+ * clock=realtime: when a machine that stands goes on, whoever lets it, its guest time has moved on by
+ * as long as it stood, as a restore with --time=advance does.  A machine that runs takes no notice.
+ */
+void vm_advance(struct vm *vm);
 
 static inline void device_lock(struct vm *vm) { pthread_mutex_lock(&vm->device_lock); }
 static inline void device_unlock(struct vm *vm) { pthread_mutex_unlock(&vm->device_lock); }

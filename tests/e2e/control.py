@@ -299,6 +299,20 @@ def pause_and_resume():
         b = status(c)
         assert b["state"] == "running" and b["guest_ns"] - a["guest_ns"] < 400_000_000
         assert c.call("resume")["return"]["changed"] is False
+        # With the time in which it stood, and only that of this once.
+        a = status(c)["guest_ns"]
+        says(0, [], "pause", "web")
+        time.sleep(0.5)
+        says(0, [], "resume", "--time=advance", "web")
+        b = status(c)["guest_ns"]
+        assert 500_000_000 <= b - a < 900_000_000, f"{b - a} ns"
+        says(0, [], "pause", "web")
+        time.sleep(0.5)
+        says(0, [], "resume", "--time=continue", "web")
+        a = status(c)["guest_ns"]
+        assert a - b < 400_000_000, f"{a - b} ns"
+        says(4, ["continue or advance"], "resume", "--time=soon", "web")
+        says(4, ["no option"], "pause", "--time=advance", "web")
         for _ in range(200):
             assert c.call("pause")["return"]["state"] == "paused"
             assert c.call("resume")["return"]["state"] == "running"
