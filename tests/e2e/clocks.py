@@ -92,6 +92,7 @@ def watched(identity, *args):
     time.sleep(1.5)
     for policy in ("continue", "advance"):
         with Machine(argv=[SKEP, "restore", f"--time={policy}", snap]) as m:
+            print(f"# {identity} --time={policy}", flush=True)
             worst.append(agrees(m, sources))
             skep("save", name, os.path.join(scratch(), "again.skep"))
             worst.append(agrees(m, sources))

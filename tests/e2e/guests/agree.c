@@ -79,14 +79,6 @@ static struct clock clocks[] = {
 };
 #define CLOCKS (sizeof(clocks) / sizeof(clocks[0]))
 
-static void disagree(const char *name, const char *what, int64_t ns)
-{
-	printf("DISAGREE: %s %s by %lld ns, with clocksource %s\n", name, what, (long long)ns, source);
-	fflush(stdout);
-	sleep(3600);
-	exit(1);
-}
-
 /* The value, and the TSC in the middle of reading it; a reading that took long is not one. */
 static uint64_t sample(struct clock *c, uint64_t *at)
 {
@@ -106,20 +98,73 @@ static void begin(struct clock *c)
 	c->begin = c->last = sample(c, &c->begin_tsc);
 }
 
-static void look(struct clock *c)
+/* What a clock should have counted, less what it has, in ns. */
+static int64_t off_by(const struct clock *c, uint64_t v, uint64_t at)
 {
-	uint64_t at, v = sample(c, &at);
-	int64_t off;
+	int64_t off = (int64_t)((unsigned __int128)(at - c->begin_tsc) * c->hz / 1000000000) -
+		      (int64_t)(v - c->begin);
 
-	/* What it should have counted, less what it has. */
-	off = (int64_t)((unsigned __int128)(at - c->begin_tsc) * c->hz / 1000000000) -
-	      (int64_t)(v - c->begin);
 	if (c->wrap) {
 		off &= c->wrap - 1;
 		if (off >= (int64_t)c->wrap / 2)
 			off -= c->wrap;
 	}
-	off = off * 1000000000 / (int64_t)c->hz;
+	return off * 1000000000 / (int64_t)c->hz;
+}
+
+static void disagree(const char *name, const char *what, int64_t ns)
+{
+	for (unsigned i = 0; i < CLOCKS; i++) {
+		uint64_t at, v = sample(&clocks[i], &at);
+
+		printf("%s: %lld ns\n", clocks[i].name, (long long)off_by(&clocks[i], v, at));
+	}
+	printf("DISAGREE: %s %s by %lld ns, with clocksource %s\n", name, what, (long long)ns, source);
+	fflush(stdout);
+	sleep(3600);
+	exit(1);
+}
+
+/* What Linux keeps begins anew, but not earlier than it was. */
+static void begin_kernels(void)
+{
+	for (unsigned i = 0; i < CLOCKS; i++) {
+		uint64_t last = clocks[i].last;
+
+		if (!clocks[i].kernels)
+			continue;
+		begin(&clocks[i]);
+		if (clocks[i].last < last)
+			disagree(clocks[i].name, "went back", (int64_t)(last - clocks[i].last));
+	}
+}
+
+/*
+ * The PM timer has 24 bits: who does not look at it for half of 4.7 s may take it to go back, and
+ * Linux then stands still until it has come round.  It is so on every machine.
+ */
+static int forgive_wraps(void)
+{
+	static uint64_t last;
+	uint64_t now = tsc();
+	int gap = last && now - last > 2000 * MS && !strcmp(source, "acpi_pm");
+
+	if (gap) {
+		sleep(5);
+		begin_kernels();
+	}
+	last = tsc();
+	return gap;
+}
+
+static void look(struct clock *c)
+{
+	uint64_t at, v = sample(c, &at);
+	int64_t off;
+
+	if (forgive_wraps())
+		return;
+	off = off_by(c, v, at);
 	if (llabs(off) > llabs(c->worst))
 		c->worst = off;
 	if (llabs(off) > MS)
@@ -176,29 +221,14 @@ static void choose(const char *name)
 	source = name;
 }
 
-/*
- * The PM timer has 24 bits: who does not look at it for 4.7 s does not know how often it went round,
- * and Linux then loses that.  It is so on every machine.
- */
-static void forgive_wraps(uint64_t *last)
-{
-	uint64_t now = tsc();
-
-	if (now - *last > 4000 * MS && !strcmp(source, "acpi_pm"))
-		for (unsigned i = 0; i < CLOCKS; i++)
-			if (clocks[i].kernels)
-				begin(&clocks[i]);
-	*last = now;
-}
-
 static void watch(const char *name)
 {
 	const struct timespec pause = { .tv_nsec = PAUSE_NS };
-	uint64_t last = tsc();
 
+	/* Between its looks at the old one and at the new one Linux may be kept waiting by a busy host. */
 	choose(name);
+	begin_kernels();
 	for (unsigned n = 0; n < SAMPLES; n++) {
-		forgive_wraps(&last);
 		for (unsigned i = 0; i < CLOCKS; i++)
 			look(&clocks[i]);
 		nanosleep(&pause, NULL);
