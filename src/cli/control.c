@@ -242,6 +242,8 @@ static void show_status(json_t *s)
 	show_save(json_object_get(s, "save"));
 	if (json_is_string(json_object_get(s, "restored_from")))
 		printf("restored    from %s\n", text_of(s, "restored_from"));
+	if (json_is_string(json_object_get(s, "last_snapshot")))
+		printf("snapshot    %s\n", text_of(s, "last_snapshot"));
 }
 
 int cli_status(int argc, char **argv, const struct cli_start *start)

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/text.h"
 #include "base/util.h"
 #include "cli/cli.h"
 #include "control/client.h"
@@ -26,7 +27,7 @@ static const char help[] =
 	"  --compress[=LEVEL] compress RAM with zstd (1 to 19; 1 if left out)\n"
 	"  --generation N     write an older generation of the format (skep profile list)\n"
 	"  --no-sync          do not wait until the file is on the disk\n"
-	"  --json             tell the result as JSON\n"
+	"  --json             tell the result, or the error, as JSON\n"
 	"  --quiet            show no progress\n"
 	"\n"
 	"Examples:\n"
@@ -194,6 +195,22 @@ static void show_result(const struct save_command *s, json_t *r)
 	       s->suspend ? " and has ended" : "");
 }
 
+/* A program reads standard output: it finds an object there, whatever has happened. */
+static void show_error(const struct save_command *s, const struct skep_error *e)
+{
+	printf("{\n \"error\": ");
+	text_json(stdout, e->text, strlen(e->text));
+	if (s->name) {
+		printf(",\n \"name\": ");
+		text_json(stdout, s->name, strlen(s->name));
+	}
+	if (s->file) {
+		printf(",\n \"file\": ");
+		text_json(stdout, s->file, strlen(s->file));
+	}
+	printf("\n}\n");
+}
+
 /* ---- The save ---------------------------------------------------------- */
 
 static json_t *arguments(const struct save_command *s)
@@ -295,6 +312,8 @@ int cli_save(int argc, char **argv, const struct cli_start *start)
 		got = connect_and_save(&s, &e);
 	if (!got)
 		return 0;
+	if (s.json)
+		show_error(&s, &e);
 	cli_complain("%s", e.text);
 	return CLI_ERROR;
 }

@@ -244,12 +244,13 @@ static void tell_link_json(const struct snap_reader *r, bool first)
 	printf("}");
 }
 
-static void chain(const struct snapshot_command *c)
+/* Where the chain is broken, what there is of it. */
+static int chain(const struct snapshot_command *c, const struct skep_error *e)
 {
 	const struct snap_reader *r;
 
 	if (c->quiet)
-		return;
+		return e->text[0] ? -ENOENT : 0;
 	if (c->json)
 		printf("{\"chain\": [");
 	for (r = c->reader; r; r = r->parent) {
@@ -259,23 +260,27 @@ static void chain(const struct snapshot_command *c)
 			tell_link(r);
 	}
 	if (c->json)
-		printf("]}\n");
+		printf("]");
+	if (c->json && e->text[0]) {
+		printf(", \"error\": ");
+		text_json(stdout, e->text, strlen(e->text));
+	}
+	if (c->json)
+		printf("}\n");
+	return e->text[0] ? -ENOENT : 0;
 }
 
 /* ---- The command ------------------------------------------------------- */
 
 static int act(struct snapshot_command *c, struct skep_error *e)
 {
-	int err = 0;
+	int err;
 
 	c->begin_ns = cli_monotonic_ns();
-	c->reader = snap_open(c->file, 0, e);
+	c->reader = snap_open(c->file, c->out ? 0 : SNAP_OPEN_PART, e);
 	if (!c->reader)
 		return -EINVAL;
-	if (c->out)
-		err = flatten(c, e);
-	else
-		chain(c);
+	err = c->out ? flatten(c, e) : chain(c, e);
 	snap_close(c->reader);
 	return err;
 }

@@ -72,6 +72,36 @@ struct headers {
 	uint64_t notes_offset, notes_len;
 };
 
+/* Whoever packs a file to send it may forget to unpack it; NULL: it is nothing like that. */
+static const char *packer(const uint8_t *begin)
+{
+	static const struct {
+		uint8_t magic[6];
+		uint8_t len;
+		const char *program;
+	} known[] = {
+		{ { 0x1f, 0x8b }, 2, "gzip" },
+		{ { 0x28, 0xb5, 0x2f, 0xfd }, 4, "zstd" },
+		{ { 0xfd, '7', 'z', 'X', 'Z', 0 }, 6, "xz" },
+		{ { 'B', 'Z', 'h' }, 3, "bzip2" },
+		{ { 0x04, 0x22, 0x4d, 0x18 }, 4, "lz4" },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(known); i++)
+		if (!memcmp(begin, known[i].magic, known[i].len))
+			return known[i].program;
+	return NULL;
+}
+
+static int no_snapshot(const uint8_t *begin, struct skep_error *e)
+{
+	const char *program = packer(begin);
+
+	if (program)
+		return skep_fail(e, EBADMSG, "is packed: unpack it first, with %s -d", program);
+	return skep_fail(e, EBADMSG, "is no snapshot of skep");
+}
+
 static int read_headers(struct snap_reader *r, struct headers *h, struct skep_error *e)
 {
 	static const uint8_t ident[] = { ELFMAG0, ELFMAG1, ELFMAG2, ELFMAG3 };
@@ -89,7 +119,7 @@ static int read_headers(struct snap_reader *r, struct headers *h, struct skep_er
 	if (memcmp(eh.e_ident, ident, sizeof(ident)) || eh.e_type != ET_CORE ||
 	    eh.e_machine != EM_X86_64 || eh.e_phoff != sizeof(eh) ||
 	    eh.e_phentsize != sizeof(ph) || !eh.e_phnum || eh.e_phnum > 1 + SNAP_REGIONS_MAX)
-		return skep_fail(e, EBADMSG, "is no snapshot of skep");
+		return no_snapshot(eh.e_ident, e);
 	h->loads = eh.e_phnum - 1;
 	h->len = sizeof(eh) + eh.e_phnum * sizeof(ph);
 	err = snap_pread(r->fd, h->raw, h->len, 0, e);
@@ -371,8 +401,10 @@ struct snap_reader *snap_open_fd(int fd, const char *path, unsigned flags, struc
 		return NULL;
 	}
 	/* The chain names the files itself: not all that is wrong lies in this one. */
+	if (flags & SNAP_OPEN_PART)
+		e->text[0] = '\0';
 	err = flags & SNAP_OPEN_ALONE ? 0 : snap_open_chain(r, e);
-	if (err < 0) {
+	if (err < 0 && !(flags & SNAP_OPEN_PART)) {
 		snap_close(r);
 		errno = -err;
 		return NULL;

@@ -55,6 +55,7 @@ struct snap_reader {
 
 enum {
 	SNAP_OPEN_ALONE = 1,	/* do not look for the parents of a delta */
+	SNAP_OPEN_PART = 2,	/* as much of the chain as there is; e->text says what is missing, or is "" */
 };
 
 /*

@@ -285,6 +285,19 @@ def counters():
     assert json.loads(open(stats).read())["vcpus"][0]["code"]["blocks"] > 0
 
 
+def last_snapshot():
+    """status names it, and a save that fails says so in JSON, too."""
+    file = os.path.join(scratch(), "web.skep")
+    with spin():
+        assert "snapshot" not in says(0, [], "status", "web")
+        says(0, [], "save", "--quiet", "web", file)
+        says(0, [f"snapshot    {file}"], "status", "web")
+        p = subprocess.run([SKEP, "save", "--json", "web", "/nowhere/web.skep"], capture_output=True, text=True)
+        out = json.loads(p.stdout)
+        assert p.returncode == 4 and "/nowhere" in out["error"] and out["error"] in p.stderr, p
+        assert out["file"] == "/nowhere/web.skep" and out["name"] == "web"
+
+
 def pause_and_resume():
     with spin() as m, Client("web") as c:
         says(0, [], "pause", "web")
@@ -689,7 +702,7 @@ def end_during_save():
 if __name__ == "__main__":
     run(two_of_a_name, stale_socket, one_of_many, files_go_with_the_machine, odd_names,
         long_directory, unknown_name, permissions, bad_directories, no_socket, status_fields, counters,
-        pause_and_resume, stop_modes, power_button, events, bhyvectl, garbage, long_lines,
+        pause_and_resume, last_snapshot, stop_modes, power_button, events, bhyvectl, garbage, long_lines,
         byte_by_byte, half_closed, hundred_connections, gone_in_the_middle, stuck_clients,
         stuck_at_the_end, stopped_machine, save_by_hand, save_and_leave, save_overlaps_pause,
         end_during_save)

@@ -1,5 +1,6 @@
 """skep inspect, verify, diff and snapshot: what they say of good files, damaged ones, and lies."""
 import importlib.util
+import gzip
 import json
 import mmap
 import os
@@ -194,6 +195,9 @@ def used_wrongly():
                                       *([a] if word == "diff" else []), code=ERROR)
         assert "regular file" in skep(word, *(["chain"] if word == "snapshot" else []),
                                       *([a] if word == "diff" else []), "/dev/null", code=ERROR)
+    with open(a, "rb") as f, open(path("packed.skep"), "wb") as g:
+        g.write(gzip.compress(f.read(1 << 20)))
+    assert "is packed: unpack it first, with gzip -d" in skep("inspect", path("packed.skep"), code=ERROR)
     assert 'did you mean "--json"' in skep("verify", "--jsn", a, code=ERROR)
     assert 'did you mean "flatten"' in skep("snapshot", "flaten", a, b, code=ERROR)
     skep("diff", a, code=ERROR)
@@ -307,6 +311,20 @@ def chains():
         for argv in ["verify", alone], ["snapshot", "chain", alone], ["diff", alone, flat]:
             said = skep(*argv, code=BAD if argv[0] == "verify" else ERROR)
             assert "its parent is missing" in said, said
+        # What there is of a chain is told before what is missing.
+        said = skep("snapshot", "chain", last, code=ERROR)
+        assert said.index("d2.skep\n") < said.index("its parent is missing"), said
+        said = skep("snapshot", "chain", "--json", last, code=ERROR)
+        j, _ = json.JSONDecoder().raw_decode(said)
+        assert [os.path.basename(x["file"]) for x in j["chain"]] == ["d2.skep"] and "d1.skep" in j["error"]
+        os.rename(middle + ".gone", middle)
+        os.rename(base, base + ".gone")
+        try:
+            said = skep("snapshot", "chain", last, code=ERROR)
+            assert said.index("d2.skep\n") < said.index("d1.skep\n") < said.index("its parent is missing")
+        finally:
+            os.rename(base + ".gone", base)
+            os.rename(middle, middle + ".gone")
     finally:
         os.rename(middle + ".gone", middle)
     # And damage of a parent is told of the parent.
