@@ -12,12 +12,13 @@ static const char help[] =
 	"  --destroy             end the machine at once and wait for it (skep stop --force --wait)\n"
 	"  --force-poweroff      end the machine at once (skep stop --force)\n"
 	"  --force-reset         reset it (skep stop --reset)\n"
+	"  --inject-nmi          send it a non-maskable interrupt (skep ctl NAME nmi)\n"
 	"  --checkpoint=FILE     save it and go on (skep save NAME FILE)\n"
 	"  --suspend=FILE        save it and end it (skep save --suspend NAME FILE)\n"
 	"\n"
 	"Everything else that bhyvectl reads or sets belongs to bhyve's kernel module.\n";
 
-enum { DESTROY = 256, POWEROFF, RESET, CHECKPOINT, SUSPEND };
+enum { DESTROY = 256, POWEROFF, RESET, NMI, CHECKPOINT, SUSPEND };
 
 struct bhyvectl {
 	const char *name, *file;
@@ -48,6 +49,8 @@ static int act(const struct bhyvectl *b, const struct cli_start *start, struct s
 		return control_stop_machine(b->name, "poweroff", false, 0, e);
 	case RESET:
 		return control_stop_machine(b->name, "reset", false, 0, e);
+	case NMI:
+		return control_nmi(b->name, e);
 	}
 	return skep_fail(e, EINVAL, "bhyvectl: want an action, such as --destroy; `bhyvectl --help` "
 			 "lists them");
@@ -70,6 +73,7 @@ int cli_bhyvectl(int argc, char **argv, const struct cli_start *start)
 		{ "destroy", no_argument, NULL, DESTROY },
 		{ "force-poweroff", no_argument, NULL, POWEROFF },
 		{ "force-reset", no_argument, NULL, RESET },
+		{ "inject-nmi", no_argument, NULL, NMI },
 		{ "checkpoint", required_argument, NULL, CHECKPOINT },
 		{ "suspend", required_argument, NULL, SUSPEND },
 		{ "help", no_argument, NULL, 'h' }, { 0 } };

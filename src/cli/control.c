@@ -360,6 +360,17 @@ int cli_pause(int argc, char **argv, const struct cli_start *start)
 	return finish(&e);
 }
 
+/* ---- NMI ------------------------------------------------------------------------------ */
+
+int control_nmi(const char *name, struct skep_error *e)
+{
+	json_t *reply = call(name, "nmi", NULL, e);
+	int err = reply ? 0 : -EIO;
+
+	json_decref(reply);
+	return err;
+}
+
 /* ---- stop --------------------------------------------------------------------------- */
 
 static const char stop_help[] =

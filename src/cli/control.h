@@ -18,5 +18,7 @@ int control_options(int argc, char **argv, const char *help, const struct option
 /* mode: powerbutton, poweroff, reset.  ms bounds the wait for the process's end; -1: none. */
 int control_stop_machine(const char *name, const char *mode, bool wait, int ms,
 			 struct skep_error *e);
+/* A non-maskable interrupt. */
+int control_nmi(const char *name, struct skep_error *e);
 
 #endif

@@ -216,6 +216,12 @@ static int run_stop(struct connection *n, json_t *args, json_t *id, json_t **ret
 			 "reset", mode);
 }
 
+static int run_nmi(struct connection *n, json_t *args, json_t *id, json_t **ret, struct skep_error *e)
+{
+	vm_nmi(n->control->vm);
+	return 0;
+}
+
 static int run_subscribe(struct connection *n, json_t *args, json_t *id, json_t **ret,
 			 struct skep_error *e)
 {
@@ -237,6 +243,7 @@ static const struct command commands[] = {
 	{ "resume", { { "time", JSON_STRING } }, "the machine goes on; time: continue (default) or advance",
 	  run_resume },
 	{ "stop", { { "mode", JSON_STRING } }, "powerbutton (default), poweroff or reset", run_stop },
+	{ "nmi", { { NULL } }, "a non-maskable interrupt for every processor", run_nmi },
 	{ "save", { { "suspend", JSON_TRUE }, { "live", JSON_TRUE }, { "delta", JSON_TRUE },
 		    { "zstd_level", JSON_INTEGER }, { "generation", JSON_INTEGER },
 		    { "no_sync", JSON_TRUE }, { "path", JSON_STRING } },

@@ -93,3 +93,15 @@ void vm_power_button(struct vm *vm)
 {
 	loop_post(vm, power_pressed, vm);
 }
+
+static void nmi_pressed(void *opaque)
+{
+	struct vm *vm = opaque;
+
+	vm_input(&vm->nmi, (const uint8_t *)"\1", 1);
+}
+
+void vm_nmi(struct vm *vm)
+{
+	loop_post(vm, nmi_pressed, vm);
+}

@@ -101,6 +101,13 @@ static void press_power(void *opaque, const uint8_t *data, size_t len)
 		chipset_power_button(opaque);
 }
 
+/* Delivery of the NMI switch: likewise. */
+static void press_nmi(void *opaque, const uint8_t *data, size_t len)
+{
+	while (len--)
+		chipset_nmi(opaque);
+}
+
 static int create_core(struct vm *vm, struct config_node *root, struct skep_error *e)
 {
 	struct vm_core_options o = {
@@ -172,6 +179,7 @@ static struct vm *create(struct config *config, bool restored, struct skep_error
 
 	device_lock(vm);
 	input_port_add(&vm->power, vm, "power", press_power, vm);
+	input_port_add(&vm->nmi, vm, "nmi", press_nmi, vm);
 	err = create_devices(vm, e);
 	device_unlock(vm);
 	if (err < 0) {

@@ -94,6 +94,7 @@ struct vm {
 	struct event_loop *loop;
 	struct input_log *input;
 	struct input_port power;	/* the power button, as outside input */
+	struct input_port nmi;		/* and the switch of the board that makes an NMI */
 	/* clock=virtual (virtual.c; device lock): the last point at which things were done. */
 	struct input_point last_point;
 	bool visited;
@@ -178,6 +179,8 @@ bool vm_suspended(struct vm *vm);
 void vm_request_error(struct vm *vm, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* Any thread, any lock state: presses the ACPI power button, soon. */
 void vm_power_button(struct vm *vm);
+/* Any thread, any lock state: a non-maskable interrupt at LINT1 of every processor, soon. */
+void vm_nmi(struct vm *vm);
 /*
  * The machine's reset line (0xcf9, keyboard controller, triple fault when
  * x86.triple_fault=reset).  on_reboot decides: exit (0) or restart in place.

@@ -11,8 +11,8 @@ import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from lib import (ERROR, LONG, POWEROFF, REBOOT, SKEP, SUSPENDED, Machine, command, freestanding, run,
-                 scratch)
+from lib import (ERROR, LONG, POWEROFF, PROMPT, REBOOT, SKEP, SUSPENDED, Machine, command, freestanding,
+                 linux, run, scratch)
 
 RUN = os.environ["SKEP_RUNTIME_DIR"]
 
@@ -411,6 +411,13 @@ def bhyvectl():
         assert os.path.getsize(file) > 0
         assert ctl("--vm", "web", "--destroy") == (0, "")
         assert m.p.poll() is not None or m.p.wait(5) == POWEROFF
+    with linux("cloud", "quiet", name="web") as m:
+        m.expect(PROMPT)
+        for n in 1, 2:
+            assert ctl("--vm=web", "--inject-nmi") == (0, "")
+            end = time.monotonic() + 20
+            while m.command("dmesg").count("NMI received for unknown reason") < n:
+                assert time.monotonic() < end, "the guest got no NMI"
     with spin() as m:
         assert ctl("--vm=web", "--force-reset")[0] == 0
         m.exits(REBOOT, 20)
