@@ -424,6 +424,7 @@ void soft_jit_translate(struct soft_cpu *c, const uint8_t *bytes, unsigned nbyte
 	t->j = j;
 	t->b = b;
 	t->e = j->e;
+	t->grouped = false;
 	t->ninsns = t->nops = t->nlinks = t->ndetours = 0;
 	decode(t, bytes, nbytes, ip);
 	if (!t->ninsns || !settle(t)) {
