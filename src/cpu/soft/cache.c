@@ -83,6 +83,8 @@ void soft_cache_flush(struct soft_cpu *c)
 	struct soft_cache *k = c->cache;
 
 	SOFT_COUNT(c, code_flushes);
+	soft_jit_flush(c);
+	c->jit_wanted = NULL;
 	memset(k->hash, 0, sizeof k->hash);
 	memset(k->page_hash, 0, sizeof k->page_hash);
 	memset(c->jumps, 0, JUMP_ENTRIES * sizeof *c->jumps);
