@@ -16,12 +16,8 @@
  */
 #include "cpu/soft/simd.h"
 #include "cpu/soft/simd_special.h"
+#include "cpu/soft/simd_strict.h"
 #include "cpu/soft/x87.h"
-
-#define MX_BEFORE	(MX_IE | MX_DE | MX_ZE)
-
-/* What an instruction does with its elements. */
-enum { K_NONE, K_ADD, K_SUB, K_MUL, K_DIV, K_CONVERT, K_HADD, K_HSUB, K_ADDSUB };
 
 struct fp_saved {
 	v2di reg;		/* XMM or MM */
@@ -38,13 +34,13 @@ static struct fp_saved *saved(struct soft_cpu *c)
 }
 
 /* Is overflow or underflow unmasked? */
-static bool recomputes(const struct soft_cpu *c)
+bool strict_recomputes(const struct soft_cpu *c)
 {
 	return (c->s.fpu.mxcsr >> 7 & (MX_OE | MX_UE)) != (MX_OE | MX_UE);
 }
 
 /* The flags are the guest's now, and the host's are clear. */
-static void begin(struct soft_cpu *c)
+void strict_begin(struct soft_cpu *c)
 {
 	uint32_t control = c->s.fpu.mxcsr & MX_CONTROL;
 
@@ -55,7 +51,7 @@ static void begin(struct soft_cpu *c)
 	simd_set_host_mxcsr(control | MX_MASKS);
 }
 
-static _Noreturn void raise_simd(struct soft_cpu *c, const struct soft_op *op, uint32_t flags)
+_Noreturn void strict_raise(struct soft_cpu *c, const struct soft_op *op, uint32_t flags)
 {
 	c->s.fpu.mxcsr |= flags;
 	soft_mxcsr_load(c);
@@ -205,7 +201,7 @@ static void element_operands(struct element *e, unsigned kind, unsigned i, unsig
 	e->b = get(s, i, e->in_bits);
 }
 
-static uint32_t result_flags(const struct soft_cpu *c, unsigned kind, unsigned elem,
+uint32_t strict_result_flags(const struct soft_cpu *c, unsigned kind, unsigned elem,
 			     const v2di *d, const v2di *s, const v2di *result)
 {
 	unsigned i, n = element_count(elem);
@@ -254,14 +250,14 @@ static OP_FN(fp_before)
 {
 	const v2di *reg = destination(c, op);
 
-	if (op->imm != K_NONE && recomputes(c))
+	if (op->imm != K_NONE && strict_recomputes(c))
 		save_source(c, op);
 	if (reg)
 		saved(c)->reg = *reg;
 	else if (op->size >> 4 == FPD_GPR)
 		saved(c)->gpr = R64(c, op->dst);
 	saved(c)->cc = c->cc;
-	begin(c);
+	strict_begin(c);
 	return op + 1;
 }
 
@@ -282,9 +278,9 @@ static OP_FN(fp_after)
 	uint32_t masks = c->s.fpu.mxcsr >> 7;
 	uint32_t raised = simd_host_mxcsr() & MX_FLAGS;
 
-	if (op->imm != K_NONE && recomputes(c))
+	if (op->imm != K_NONE && strict_recomputes(c))
 		raised = (raised & MX_BEFORE) |
-			 result_flags(c, (unsigned)op->imm, op->size & 15, &saved(c)->reg,
+			 strict_result_flags(c, (unsigned)op->imm, op->size & 15, &saved(c)->reg,
 				      &saved(c)->src, &XMM(c, op->dst));
 	if (likely(!(raised & ~masks)))
 		return op + 1;
@@ -292,7 +288,7 @@ static OP_FN(fp_after)
 	if (raised & ~masks & MX_BEFORE)
 		raised &= MX_BEFORE;
 	put_back(c, op);
-	raise_simd(c, op, raised);
+	strict_raise(c, op, raised);
 }
 
 /*
@@ -308,7 +304,7 @@ static v2di stage(struct soft_cpu *c, const struct soft_op *op, unsigned kind, u
 	uint32_t masks = c->s.fpu.mxcsr >> 7, raised;
 	v2di r = a;
 
-	begin(c);
+	strict_begin(c);
 	if (kind == K_MUL && elem == FPE_PS)
 		asm volatile("mulps %1, %0" : "+x"(r) : "x"(b));
 	else if (kind == K_MUL)
@@ -318,12 +314,12 @@ static v2di stage(struct soft_cpu *c, const struct soft_op *op, unsigned kind, u
 	else
 		asm volatile("addpd %1, %0" : "+x"(r) : "x"(b));
 	raised = simd_host_mxcsr() & MX_FLAGS;
-	if (recomputes(c))
-		raised = (raised & MX_BEFORE) | result_flags(c, kind, elem, &a, &b, &r);
+	if (strict_recomputes(c))
+		raised = (raised & MX_BEFORE) | strict_result_flags(c, kind, elem, &a, &b, &r);
 	if (raised & ~masks) {
 		if (raised & ~masks & MX_BEFORE)
 			raised &= MX_BEFORE;
-		raise_simd(c, op, raised);
+		strict_raise(c, op, raised);
 	}
 	return r;
 }
@@ -346,29 +342,38 @@ static v2di dot_source(struct soft_cpu *c, const struct soft_op *op)
 	return *(const v2di *)simd_src(c, op, 16);
 }
 
-static OP_FN(dpps_strict)
+void strict_dot_ps(struct soft_cpu *c, const struct soft_op *op, v2di d, v2di s, unsigned imm)
 {
-	v2di mask, t, s = dot_source(c, op);
+	v2di mask, t;
 	uint32_t e[4];
 	unsigned i;
 
 	for (i = 0; i < 4; i++)
-		e[i] = op->imm >> (4 + i) & 1 ? ~0u : 0;
+		e[i] = imm >> (4 + i) & 1 ? ~0u : 0;
 	memcpy(&mask, e, 16);
-	t = stage(c, op, K_MUL, FPE_PS, XMM(c, op->dst) & mask, s & mask);
+	t = stage(c, op, K_MUL, FPE_PS, d & mask, s & mask);
 	t = stage(c, op, K_ADD, FPE_PS, shuffle(t, 0, 2), shuffle(t, 1, 3));
 	stage(c, op, K_ADD, FPE_PS, (v2di){ (uint32_t)t[0], 0 },
 	      (v2di){ (long long)((uint64_t)t[0] >> 32), 0 });
+}
+
+void strict_dot_pd(struct soft_cpu *c, const struct soft_op *op, v2di d, v2di s, unsigned imm)
+{
+	v2di mask = { -(long long)(imm >> 4 & 1), -(long long)(imm >> 5 & 1) };
+	v2di t = stage(c, op, K_MUL, FPE_PD, d & mask, s & mask);
+
+	stage(c, op, K_ADD, FPE_PD, (v2di){ t[0], 0 }, (v2di){ t[1], 0 });
+}
+
+static OP_FN(dpps_strict)
+{
+	strict_dot_ps(c, op, XMM(c, op->dst), dot_source(c, op), (unsigned)op->imm);
 	return op->flags & OPF_MEM ? sse_dpps_rm(c, op) : sse_dpps_rr(c, op);
 }
 
 static OP_FN(dppd_strict)
 {
-	v2di mask = { -(long long)(op->imm >> 4 & 1), -(long long)(op->imm >> 5 & 1) };
-	v2di t, s = dot_source(c, op);
-
-	t = stage(c, op, K_MUL, FPE_PD, XMM(c, op->dst) & mask, s & mask);
-	stage(c, op, K_ADD, FPE_PD, (v2di){ t[0], 0 }, (v2di){ t[1], 0 });
+	strict_dot_pd(c, op, XMM(c, op->dst), dot_source(c, op), (unsigned)op->imm);
 	return op->flags & OPF_MEM ? sse_dppd_rm(c, op) : sse_dppd_rr(c, op);
 }
 
