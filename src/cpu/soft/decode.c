@@ -216,8 +216,7 @@ unsigned soft_decode_one(struct soft_decode *d, unsigned offset, struct soft_op 
 		if (d->op[i].type == ZYDIS_OPERAND_TYPE_MEMORY &&
 		    d->op[i].visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT)
 			d->mem = (int)i;
-	/* Of many addresses: the handler works them out. */
-	if (d->mem >= 0 && d->op[d->mem].mem.type != ZYDIS_MEMOP_TYPE_VSIB)
+	if (d->mem >= 0 && !soft_vex_own_address(d))
 		need_ea = memory_operand(d, &op, &ea);
 	if (in->address_width == 32)
 		op.flags |= OPF_ADDR32;

@@ -26,8 +26,34 @@ static bool move(struct soft_op *op, const struct vex_insn *v, bool aligned)
 	return true;
 }
 
-static bool mask_move(struct soft_op *op, const struct vex_insn *v, op_fn *load, op_fn *store)
+/* The address of an operand of which only parts may be looked at. */
+static void raw_address(const struct soft_decode *d, struct soft_op *op)
 {
+	const ZydisDecodedInstruction *in = d->insn;
+	const ZydisDecodedOperand *m = &d->op[d->mem];
+
+	op->base = op->index = SLOT(SLOT_ZERO);
+	op->imm = m->mem.disp.has_displacement ? (uint64_t)m->mem.disp.value : 0;
+	/* Without a base Zydis 4.0 may name one all the same. */
+	if (in->raw.modrm.mod == 0 && in->raw.sib.offset && in->raw.sib.base == 5) {
+		op->imm = (uint64_t)in->raw.disp.value;
+	} else if (m->mem.base == ZYDIS_REGISTER_RIP || m->mem.base == ZYDIS_REGISTER_EIP) {
+		op->base = SLOT(SLOT_IPBASE);
+		op->imm += op->ip + op->len;
+	} else if (m->mem.base != ZYDIS_REGISTER_NONE) {
+		op->base = soft_slot_of(m->mem.base);
+	}
+	if (m->mem.index != ZYDIS_REGISTER_NONE && m->mem.type != ZYDIS_MEMOP_TYPE_VSIB)
+		op->index = soft_slot_of(m->mem.index);
+	if (in->raw.sib.offset)
+		op->scale = in->raw.sib.scale;
+	op->seg = soft_reg_number(m->mem.segment);
+}
+
+static bool mask_move(const struct soft_decode *d, struct soft_op *op, const struct vex_insn *v,
+		      op_fn *load, op_fn *store)
+{
+	raw_address(d, op);
 	op->dst = (uint8_t)(v->reg.number * 16);
 	op->src = (uint8_t)(v->vvvv.number * 16);
 	op->size = v->wide ? 32 : 16;
@@ -38,25 +64,17 @@ static bool mask_move(struct soft_op *op, const struct vex_insn *v, op_fn *load,
 /* SDM vol. 2, VGATHERDPS and its kin. */
 static bool gather(struct soft_decode *d, struct soft_op *op, const struct vex_insn *v)
 {
-	const ZydisDecodedOperand *m = &d->op[d->mem];
 	unsigned size = v->w ? 8 : 4, index_size = v->opcode & 1 ? 8 : 4;
 	unsigned count = (v->wide ? 32u : 16u) / MAX(size, index_size);
 
 	if (!v->has_vsib || v->reg.number == v->vvvv.number || v->reg.number == v->vsib ||
 	    v->vvvv.number == v->vsib || d->insn->address_width == 16)
 		return false;
-	op->base = SLOT(SLOT_ZERO);
-	/* Without a base Zydis 4.0 may name one all the same. */
-	if ((d->insn->raw.modrm.mod || d->insn->raw.sib.base != 5) &&
-	    m->mem.base != ZYDIS_REGISTER_NONE)
-		op->base = soft_slot_of(m->mem.base);
-	op->index = SLOT(SLOT_ZERO);
-	op->scale = d->insn->raw.sib.scale;
-	op->disp = (int32_t)d->insn->raw.disp.value;
-	op->seg = soft_reg_number(m->mem.segment);
+	raw_address(d, op);
+	op->disp = (int32_t)op->imm;
 	op->dst = (uint8_t)(v->reg.number * 16);
 	op->src = (uint8_t)(v->vvvv.number * 16);
-	op->imm = GATHER_IMM(v->vsib, index_size, size, count);
+	op->imm = GATHER_IMM(v->vsib, index_size, size, count, v->wide);
 	op->fn = vex_gather;
 	return true;
 }
@@ -97,10 +115,10 @@ static bool choose(struct soft_decode *d, struct soft_op *op, const struct vex_i
 	case ZYDIS_MNEMONIC_VMASKMOVDQU: return simd_mask_move(d, op, sse_maskmovdqu);
 	case ZYDIS_MNEMONIC_VMASKMOVPS:
 	case ZYDIS_MNEMONIC_VPMASKMOVD:
-		return mask_move(op, v, vex_mask_load32, vex_mask_store32);
+		return mask_move(d, op, v, vex_mask_load32, vex_mask_store32);
 	case ZYDIS_MNEMONIC_VMASKMOVPD:
 	case ZYDIS_MNEMONIC_VPMASKMOVQ:
-		return mask_move(op, v, vex_mask_load64, vex_mask_store64);
+		return mask_move(d, op, v, vex_mask_load64, vex_mask_store64);
 	case ZYDIS_MNEMONIC_VGATHERDPS: case ZYDIS_MNEMONIC_VGATHERDPD:
 	case ZYDIS_MNEMONIC_VGATHERQPS: case ZYDIS_MNEMONIC_VGATHERQPD:
 	case ZYDIS_MNEMONIC_VPGATHERDD: case ZYDIS_MNEMONIC_VPGATHERDQ:
@@ -115,6 +133,19 @@ static bool choose(struct soft_decode *d, struct soft_op *op, const struct vex_i
 		return move(op, v, false);
 	default:
 		return by_thunk(d, op, v);
+	}
+}
+
+bool soft_vex_own_address(const struct soft_decode *d)
+{
+	switch (d->insn->mnemonic) {
+	case ZYDIS_MNEMONIC_VMASKMOVPS:
+	case ZYDIS_MNEMONIC_VMASKMOVPD:
+	case ZYDIS_MNEMONIC_VPMASKMOVD:
+	case ZYDIS_MNEMONIC_VPMASKMOVQ:
+		return true;
+	default:
+		return d->op[d->mem].mem.type == ZYDIS_MEMOP_TYPE_VSIB;
 	}
 }
 

@@ -17,10 +17,38 @@ OP_FN(vex_rr)
 	NEXT(c, op);
 }
 
+static bool in_bytes(const struct soft_cpu *c, const struct soft_op *op)
+{
+	return unlikely(c->alignment_check) && thunk(op)->insn.no_ac;
+}
+
+const void *vex_source(struct soft_cpu *c, const struct soft_op *op)
+{
+	if (!in_bytes(c, op))
+		return simd_src(c, op, op->size);
+	for (unsigned i = 0; i < op->size; i++)
+		soft_load_bytes(c, op, soft_ea(c, op) + i, c->fp_tmp + i, 1);
+	return c->fp_tmp;
+}
+
+void vex_sink(struct soft_cpu *c, const struct soft_op *op, const void *bytes)
+{
+	uint64_t lin = soft_ea(c, op);
+
+	if (!in_bytes(c, op)) {
+		soft_store_bytes(c, op, lin, bytes, op->size);
+		return;
+	}
+	soft_check_write(c, op, lin, 1);
+	soft_check_write(c, op, lin + op->size - 1, 1);
+	for (unsigned i = 0; i < op->size; i++)
+		soft_st8(c, op, lin + i, ((const uint8_t *)bytes)[i]);
+}
+
 OP_FN(vex_load)
 {
 	/* What the thunk reads it does not write. */
-	thunk(op)->run(c, (void *)simd_src(c, op, op->size));
+	thunk(op)->run(c, (void *)vex_source(c, op));
 	NEXT(c, op);
 }
 
@@ -33,10 +61,9 @@ OP_FN(vex_store)
 		thunk(op)->run(c, p);
 		NEXT(c, op);
 	}
-	/* The flags of MXCSR must not change before a fault. */
-	soft_check_write(c, op, lin, op->size);
+	/* The flags of MXCSR may change before a fault, as they do on processors. */
 	thunk(op)->run(c, c->fp_tmp);
-	soft_store_bytes(c, op, lin, c->fp_tmp, op->size);
+	vex_sink(c, op, c->fp_tmp);
 	return op + 1;
 }
 
@@ -158,7 +185,7 @@ static bool selected(const uint8_t mask[32], unsigned i, unsigned size)
 	return mask[i * size + size - 1] & 0x80;
 }
 
-/* None of these raises #AC (SDM vol. 2, 2.4.6 and 2.4.12), which single bytes do not, either. */
+/* None of these raises #AC, which single bytes do not, either. */
 static void load_element(struct soft_cpu *c, const struct soft_op *op, uint64_t lin, unsigned size,
 			 uint8_t *out)
 {
@@ -187,20 +214,35 @@ static void store_element(struct soft_cpu *c, const struct soft_op *op, uint64_t
 	soft_store(c, op, lin, size, v);
 }
 
-static uint64_t element_at(const struct soft_cpu *c, uint64_t lin, unsigned off)
+/* The linear address of size bytes at this offset into the operand. */
+static uint64_t element_at(struct soft_cpu *c, const struct soft_op *op, uint64_t off,
+			   unsigned size, bool write)
 {
-	return c->mode & MODE_CS64 ? lin + off : (uint32_t)(lin + off);
+	return soft_seg_lin(c, op, op->seg, off, size, write);
+}
+
+/* By the address size. */
+static uint64_t truncate_offset(const struct soft_op *op, uint64_t off)
+{
+	if (op->flags & OPF_ADDR32)
+		return (uint32_t)off;
+	return op->flags & OPF_ADDR16 ? (uint16_t)off : off;
+}
+
+static uint64_t mask_offset(const struct soft_cpu *c, const struct soft_op *op)
+{
+	return truncate_offset(op, R64(c, op->base) + (R64(c, op->index) << op->scale) + op->imm);
 }
 
 static const struct soft_op *mask_load(struct soft_cpu *c, const struct soft_op *op, unsigned size)
 {
-	uint64_t lin = soft_ea(c, op);
+	uint64_t off = mask_offset(c, op);
 	uint8_t mask[32], v[32] = { 0 };
 
 	get_wide(c, op->src, mask);
-	for (unsigned i = 0; i < op->size / size; i++)
-		if (selected(mask, i, size))
-			load_element(c, op, element_at(c, lin, i * size), size, v + i * size);
+	for (unsigned i = 0; i < op->size; i += size)
+		if (selected(mask, i / size, size))
+			load_element(c, op, element_at(c, op, off + i, size, false), size, v + i);
 	set_wide(c, op->dst, v);
 	return op + 1;
 }
@@ -208,19 +250,20 @@ static const struct soft_op *mask_load(struct soft_cpu *c, const struct soft_op 
 /* Nothing is stored unless all can be. */
 static const struct soft_op *mask_store(struct soft_cpu *c, const struct soft_op *op, unsigned size)
 {
-	uint64_t lin = soft_ea(c, op);
+	uint64_t off = mask_offset(c, op), lin[8];
 	uint8_t mask[32], v[32];
 
 	get_wide(c, op->src, mask);
 	get_wide(c, op->dst, v);
 	for (unsigned i = 0; i < op->size / size; i++)
 		if (selected(mask, i, size)) {
-			soft_check_write(c, op, element_at(c, lin, i * size), 1);
-			soft_check_write(c, op, element_at(c, lin, i * size + size - 1), 1);
+			lin[i] = element_at(c, op, off + i * size, size, true);
+			soft_check_write(c, op, lin[i], 1);
+			soft_check_write(c, op, lin[i] + size - 1, 1);
 		}
 	for (unsigned i = 0; i < op->size / size; i++)
 		if (selected(mask, i, size))
-			store_element(c, op, element_at(c, lin, i * size), size, v + i * size);
+			store_element(c, op, lin[i], size, v + i * size);
 	return op + 1;
 }
 
@@ -251,24 +294,28 @@ static uint64_t gather_at(struct soft_cpu *c, const struct soft_op *op, const ui
 	int64_t n = index_size == 4 ? (int32_t)load32(index) : (int64_t)load64(index);
 	uint64_t off = R64(c, op->base) + ((uint64_t)n << op->scale) + (uint64_t)(int64_t)op->disp;
 
-	if (op->flags & OPF_ADDR32)
-		off = (uint32_t)off;
-	return soft_seg_lin(c, op, op->seg, off, size, false);
+	return element_at(c, op, truncate_offset(op, off), size, false);
 }
 
 /*
  * Elements are loaded one after the other; where one faults, those before it stay loaded and are
- * no longer selected, so that the instruction goes on with the one that faulted.
+ * no longer selected, so that the instruction goes on with the one that faulted.  The mask has all
+ * bits of an element alike by then.
  */
 OP_FN(vex_gather)
 {
 	unsigned index_size = op->imm >> 8 & 0xff, size = op->imm >> 16 & 0xff;
-	unsigned count = op->imm >> 24 & 0xff;
+	unsigned count = op->imm >> 24 & 0xff, length = op->imm >> 32 & 1 ? 32 : 16;
 	uint8_t index[32], mask[32], v[32];
 
 	get_wide(c, (op->imm & 15) * 16, index);
 	get_wide(c, op->src, mask);
 	get_wide(c, op->dst, v);
+	for (unsigned i = 0; i < length / size; i++)
+		memset(mask + i * size, selected(mask, i, size) ? 0xff : 0, size);
+	memset(mask + length, 0, 32 - length);
+	memset(v + length, 0, 32 - length);
+	set_wide(c, op->src, mask);
 	for (unsigned i = 0; i < count; i++) {
 		if (!selected(mask, i, size))
 			continue;

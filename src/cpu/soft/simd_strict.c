@@ -297,31 +297,45 @@ static OP_FN(fp_after)
  * instruction gives the result, whose NaNs no order of additions would give.
  */
 
-/* One packed operation with its own exceptions; elem is FPE_PS or FPE_PD. */
-static v2di stage(struct soft_cpu *c, const struct soft_op *op, unsigned kind, unsigned elem,
-		  v2di a, v2di b)
+static v2di packed(unsigned kind, unsigned elem, v2di a, v2di b)
 {
-	uint32_t masks = c->s.fpu.mxcsr >> 7, raised;
-	v2di r = a;
+	if (kind == K_MUL && elem == FPE_PS)
+		asm volatile("mulps %1, %0" : "+x"(a) : "x"(b));
+	else if (kind == K_MUL)
+		asm volatile("mulpd %1, %0" : "+x"(a) : "x"(b));
+	else if (elem == FPE_PS)
+		asm volatile("addps %1, %0" : "+x"(a) : "x"(b));
+	else
+		asm volatile("addpd %1, %0" : "+x"(a) : "x"(b));
+	return a;
+}
+
+/*
+ * One packed operation with its own exceptions on n pairs of operands at once, in a[]; elem is
+ * FPE_PS or FPE_PD.
+ */
+static void stage(struct soft_cpu *c, const struct soft_op *op, unsigned kind, unsigned elem,
+		  unsigned n, v2di *a, const v2di *b)
+{
+	uint32_t masks = c->s.fpu.mxcsr >> 7, raised, flags = 0;
+	v2di r[2];
 
 	strict_begin(c);
-	if (kind == K_MUL && elem == FPE_PS)
-		asm volatile("mulps %1, %0" : "+x"(r) : "x"(b));
-	else if (kind == K_MUL)
-		asm volatile("mulpd %1, %0" : "+x"(r) : "x"(b));
-	else if (elem == FPE_PS)
-		asm volatile("addps %1, %0" : "+x"(r) : "x"(b));
-	else
-		asm volatile("addpd %1, %0" : "+x"(r) : "x"(b));
+	for (unsigned i = 0; i < n; i++)
+		r[i] = packed(kind, elem, a[i], b[i]);
 	raised = simd_host_mxcsr() & MX_FLAGS;
+	for (unsigned i = 0; i < n; i++) {
+		if (strict_recomputes(c))
+			flags |= strict_result_flags(c, kind, elem, &a[i], &b[i], &r[i]);
+		a[i] = r[i];
+	}
 	if (strict_recomputes(c))
-		raised = (raised & MX_BEFORE) | strict_result_flags(c, kind, elem, &a, &b, &r);
+		raised = (raised & MX_BEFORE) | flags;
 	if (raised & ~masks) {
 		if (raised & ~masks & MX_BEFORE)
 			raised &= MX_BEFORE;
 		strict_raise(c, op, raised);
 	}
-	return r;
 }
 
 /* Elements a and b, and zeros. */
@@ -342,32 +356,49 @@ static v2di dot_source(struct soft_cpu *c, const struct soft_op *op)
 	return *(const v2di *)simd_src(c, op, 16);
 }
 
-void strict_dot_ps(struct soft_cpu *c, const struct soft_op *op, v2di d, v2di s, unsigned imm)
+void strict_dot_ps(struct soft_cpu *c, const struct soft_op *op, unsigned n, const v2di *d,
+		   const v2di *s, unsigned imm)
 {
-	v2di mask, t;
+	v2di mask, a[2] = { 0 }, b[2] = { 0 };
 	uint32_t e[4];
 	unsigned i;
 
 	for (i = 0; i < 4; i++)
 		e[i] = imm >> (4 + i) & 1 ? ~0u : 0;
 	memcpy(&mask, e, 16);
-	t = stage(c, op, K_MUL, FPE_PS, d & mask, s & mask);
-	t = stage(c, op, K_ADD, FPE_PS, shuffle(t, 0, 2), shuffle(t, 1, 3));
-	stage(c, op, K_ADD, FPE_PS, (v2di){ (uint32_t)t[0], 0 },
-	      (v2di){ (long long)((uint64_t)t[0] >> 32), 0 });
+	for (i = 0; i < n; i++) {
+		a[i] = d[i] & mask;
+		b[i] = s[i] & mask;
+	}
+	stage(c, op, K_MUL, FPE_PS, n, a, b);
+	for (i = 0; i < n; i++) {
+		b[i] = shuffle(a[i], 1, 3);
+		a[i] = shuffle(a[i], 0, 2);
+	}
+	stage(c, op, K_ADD, FPE_PS, n, a, b);
+	for (i = 0; i < n; i++) {
+		b[i] = (v2di){ (long long)((uint64_t)a[i][0] >> 32), 0 };
+		a[i] = (v2di){ (uint32_t)a[i][0], 0 };
+	}
+	stage(c, op, K_ADD, FPE_PS, n, a, b);
 }
 
 void strict_dot_pd(struct soft_cpu *c, const struct soft_op *op, v2di d, v2di s, unsigned imm)
 {
 	v2di mask = { -(long long)(imm >> 4 & 1), -(long long)(imm >> 5 & 1) };
-	v2di t = stage(c, op, K_MUL, FPE_PD, d & mask, s & mask);
+	v2di a = d & mask, b = s & mask;
 
-	stage(c, op, K_ADD, FPE_PD, (v2di){ t[0], 0 }, (v2di){ t[1], 0 });
+	stage(c, op, K_MUL, FPE_PD, 1, &a, &b);
+	b = (v2di){ a[1], 0 };
+	a = (v2di){ a[0], 0 };
+	stage(c, op, K_ADD, FPE_PD, 1, &a, &b);
 }
 
 static OP_FN(dpps_strict)
 {
-	strict_dot_ps(c, op, XMM(c, op->dst), dot_source(c, op), (unsigned)op->imm);
+	v2di s = dot_source(c, op);
+
+	strict_dot_ps(c, op, 1, &XMM(c, op->dst), &s, (unsigned)op->imm);
 	return op->flags & OPF_MEM ? sse_dpps_rm(c, op) : sse_dpps_rr(c, op);
 }
 

@@ -24,8 +24,9 @@ _Noreturn void strict_raise(struct soft_cpu *c, const struct soft_op *op, uint32
 uint32_t strict_result_flags(const struct soft_cpu *c, unsigned kind, unsigned elem,
 			     const v2di *d, const v2di *s, const v2di *result);
 
-/* Raises what DPPS or DPPD of d and s would raise, in its order. */
-void strict_dot_ps(struct soft_cpu *c, const struct soft_op *op, v2di d, v2di s, unsigned imm);
+/* Raises what DPPS (of n times 128 bits) or DPPD of d and s would raise, in its order. */
+void strict_dot_ps(struct soft_cpu *c, const struct soft_op *op, unsigned n, const v2di *d,
+		   const v2di *s, unsigned imm);
 void strict_dot_pd(struct soft_cpu *c, const struct soft_op *op, v2di d, v2di s, unsigned imm);
 
 #endif

@@ -586,6 +586,8 @@ bool soft_decode_sse(struct soft_decode *d, struct soft_op *op);	/* decode_sse.c
 bool soft_decode_x87(struct soft_decode *d, struct soft_op *op);	/* decode_x87.c, MMX too */
 bool soft_decode_sys(struct soft_decode *d, struct soft_op *op);	/* decode_sys.c */
 bool soft_decode_vex(struct soft_decode *d, struct soft_op *op);	/* decode_vex.c, not legacy */
+/* Of an instruction with a memory operand: does its handler work the address out? */
+bool soft_vex_own_address(const struct soft_decode *d);
 
 /*
  * Delivers c->exc (exception.c): pushes the frame and enters the handler, in every

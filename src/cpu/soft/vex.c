@@ -149,6 +149,7 @@ bool vex_parse(struct vex_insn *v, const ZydisDecodedInstruction *in, const Zydi
 	if (!long64 && ignores_w(v))
 		v->w = false;
 	v->raises = v->avx && raises(in);
+	v->no_ac = in->meta.exception_class == ZYDIS_EXCEPTION_CLASS_AVX11;
 	v->writes_flags = f && ((f->modified | f->set_0 | f->set_1 | f->undefined) & 0x8d5);
 	return true;
 }

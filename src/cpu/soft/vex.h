@@ -49,6 +49,7 @@ struct vex_insn {
 	bool writes_flags;		/* some of the six status flags; none reads them */
 	bool avx;			/* needs AVX state (else BMI) */
 	bool raises;			/* may raise SIMD floating-point exceptions (#XM) */
+	bool no_ac;			/* its memory operand is never checked for alignment (#AC) */
 };
 
 /*

@@ -1,11 +1,10 @@
 /*
  * AVX, FMA and F16C with unmasked floating-point exceptions; simd_strict.c says how.  Not as on a
- * processor: beside an unmasked overflow or underflow, PE of a fused multiplication and of
- * VCVTPS2PH says whether the masked result is exact, and a 256-bit VDPPS that raises in both
- * halves tells of the lower one.
+ * processor: beside an unmasked overflow or underflow, PE of VCVTPS2PH says whether the masked
+ * result is exact.
  */
 #include "cpu/soft/exec_vex.h"
-#include "cpu/soft/simd_strict.h"
+#include "cpu/soft/vex_strict.h"
 #include "cpu/soft/vex_thunk.h"
 
 struct wide {
@@ -79,9 +78,40 @@ static uint32_t tiny_flags(const struct soft_cpu *c, const uint8_t *result, unsi
 
 struct operands {
 	struct wide a, b;	/* as the instruction has them: the first and the second source */
-	struct wide before;	/* the destination */
+	struct wide before;	/* the destination's value, which FMA reads */
 	const void *mem;
 };
+
+static uint64_t element(const struct wide *v, unsigned i, unsigned bits)
+{
+	const uint8_t *p = (const uint8_t *)v + i * bits / 8;
+
+	return bits == 32 ? load32(p) : load64(p);
+}
+
+static uint32_t fma_flags(const struct soft_cpu *c, const struct vex_insn *i,
+			  const struct operands *o)
+{
+	unsigned bits = i->w ? 64 : 32, n = (i->wide ? 256u : 128u) / bits, form = i->opcode & 15;
+	/* 132, 213, 231 are 9, A, B: which operands are multiplied. */
+	const struct wide *a = i->opcode >> 4 == 9 ? &o->before : &o->a;
+	const struct wide *b = i->opcode >> 4 == 0xa ? &o->before : &o->b;
+	const struct wide *s = i->opcode >> 4 == 9 ? &o->a : i->opcode >> 4 == 0xa ? &o->b : &o->before;
+	uint32_t flags = 0;
+
+	/* Odd forms are scalar, but for FMSUBADD, which is 7. */
+	if (form & 1 && form > 7)
+		n = 1;
+	for (unsigned k = 0; k < n; k++) {
+		struct fma f = { bits, element(a, k, bits), element(b, k, bits), element(s, k, bits),
+				 form >= 12, form > 9 && form & 2 };
+
+		if (form < 8)		/* FMADDSUB subtracts in even elements, FMSUBADD in odd ones */
+			f.negate_addend = (form & 1) == (k & 1);
+		flags |= strict_fma_flags(c, &f);
+	}
+	return flags;
+}
 
 /* OE, UE and PE as the guest's masks make them; raised: as the host had them. */
 static uint32_t refine(struct soft_cpu *c, const struct vex_insn *i, const struct operands *o,
@@ -91,13 +121,8 @@ static uint32_t refine(struct soft_cpu *c, const struct vex_insn *i, const struc
 	struct wide r = get(c, &i->reg);
 	uint32_t flags = 0;
 
-	if (is_fma(i)) {
-		unsigned bits = i->w ? 64 : 32, size = i->wide ? 256 : 128;
-		/* Odd opcodes from 98 on are scalar, but for FMSUBADD (97, A7, B7). */
-		bool scalar = i->opcode & 1 && (i->opcode & 15) > 7;
-
-		return raised | tiny_flags(c, (const uint8_t *)&r, scalar ? 1 : size / bits, bits);
-	}
+	if (is_fma(i))
+		return (raised & MX_BEFORE) | fma_flags(c, i, o);
 	if (i->mnemonic == ZYDIS_MNEMONIC_VCVTPS2PH) {
 		struct wide to = get(c, &i->rm);
 
@@ -118,14 +143,14 @@ static uint32_t refine(struct soft_cpu *c, const struct vex_insn *i, const struc
 	return (raised & MX_BEFORE) | flags;
 }
 
+/* Their steps raise one after the other. */
 static void dot_product(struct soft_cpu *c, const struct soft_op *op, const struct vex_insn *i,
 			const struct operands *o)
 {
-	for (unsigned h = 0; h < (i->wide ? 2u : 1u); h++)
-		if (i->mnemonic == ZYDIS_MNEMONIC_VDPPS)
-			strict_dot_ps(c, op, o->a.half[h], o->b.half[h], i->imm);
-		else
-			strict_dot_pd(c, op, o->a.half[h], o->b.half[h], i->imm);
+	if (i->mnemonic == ZYDIS_MNEMONIC_VDPPS)
+		strict_dot_ps(c, op, i->wide ? 2 : 1, o->a.half, o->b.half, i->imm);
+	else if (i->mnemonic == ZYDIS_MNEMONIC_VDPPD)
+		strict_dot_pd(c, op, o->a.half[0], o->b.half[0], i->imm);
 }
 
 /* What the instruction writes, to be put back: it has one destination, or the flags. */
@@ -165,13 +190,11 @@ static void put_back(struct soft_cpu *c, const struct vex_insn *i, const struct 
 	}
 }
 
-/* The memory operand's bytes, or room for them once it is known that they can be written. */
+/* The memory operand's bytes, or room for them: exceptions come before what a store raises. */
 static void *operand(struct soft_cpu *c, const struct soft_op *op, const struct vex_insn *i)
 {
-	if (i->mem_write)
-		soft_check_write(c, op, soft_ea(c, op), i->mem_size);
-	else if (i->mem_read)
-		memmove(c->fp_tmp, simd_src(c, op, i->mem_size), i->mem_size);
+	if (i->mem_read)
+		memmove(c->fp_tmp, vex_source(c, op), i->mem_size);
 	return i->mem_size ? c->fp_tmp : NULL;
 }
 
@@ -180,14 +203,14 @@ OP_FN(vex_strict)
 	const struct vex_thunk *t = (const struct vex_thunk *)(uintptr_t)op->imm;
 	const struct vex_insn *i = &t->insn;
 	void *mem = operand(c, op, i);
-	struct operands o = { .a = get(c, &i->vvvv), .b = get(c, &i->rm), .mem = mem };
+	struct operands o = { .a = get(c, &i->vvvv), .b = get(c, &i->rm), .before = get(c, &i->reg),
+			      .mem = mem };
 	struct result before = keep(c, i);
 	uint32_t masks = c->s.fpu.mxcsr >> 7, raised;
 
 	if (i->mem_read)
 		memcpy(&o.b, mem, i->mem_size);
-	if (i->mnemonic == ZYDIS_MNEMONIC_VDPPS || i->mnemonic == ZYDIS_MNEMONIC_VDPPD)
-		dot_product(c, op, i, &o);
+	dot_product(c, op, i, &o);
 	strict_begin(c);
 	t->run(c, mem);
 	raised = simd_host_mxcsr() & MX_FLAGS;
@@ -201,6 +224,6 @@ OP_FN(vex_strict)
 		strict_raise(c, op, raised);
 	}
 	if (i->mem_write)
-		soft_store_bytes(c, op, soft_ea(c, op), mem, i->mem_size);
+		vex_sink(c, op, mem);
 	return op + 1;
 }
