@@ -308,7 +308,7 @@ OP_FN(op_xrstor)
 	uint64_t lin = check_xsave_area(c, op);
 	unsigned rfbm = requested(c), n = xmm_count(c) * 16;
 	uint32_t mxcsr;
-	bool compact, sets_mxcsr, bad;
+	bool compact, sets_mxcsr;
 	uint64_t bv;
 
 	soft_load_bytes(c, op, lin, image, XS_SIZE);
@@ -319,12 +319,10 @@ OP_FN(op_xrstor)
 		mxcsr = MXCSR_INIT;
 	/* 13.8.1, 13.8.2: in the standard form MXCSR belongs to AVX, too. */
 	sets_mxcsr = rfbm & (compact ? SSE : SSE | AVX);
-	bad = !header_ok(c, h) || (sets_mxcsr && (mxcsr & ~MXCSR_VALID));
-	/* An area that is not all there is found before what is wrong with it, as processors do it. */
-	if (rfbm & AVX && (bv & AVX || bad))
-		soft_load_bytes(c, op, lin + XS_AVX, image + XS_AVX, n);
-	if (bad)
+	if (!header_ok(c, h) || (sets_mxcsr && (mxcsr & ~MXCSR_VALID)))
 		soft_raise_err(c, op, EXC_GP, 0);
+	if (rfbm & bv & AVX)
+		soft_load_bytes(c, op, lin + XS_AVX, image + XS_AVX, n);
 	if (rfbm & bv & X87)
 		get_x87(c, image, op->size == 8);
 	else if (rfbm & X87)
