@@ -649,7 +649,6 @@ static int check_model(const struct cpu_model *m, struct skep_error *e)
 static int soft_create(struct vcpu *v, struct skep_error *e)
 {
 	const char *name = config_string(config_root(v->vm->config), "cpu.model");
-	const char *tier = config_string(config_root(v->vm->config), "soft.tier");
 	struct soft_cpu *c = aligned_alloc(64, ALIGN_UP(sizeof *c, 64));
 
 	if (!c)
