@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 
-from lib import BUILD, LONG, SKEP, Skip, initrd, kernel, need_tier, run, scratch
+from lib import BUILD, LONG, SKEP, Skip, has_model, initrd, kernel, need_tier, run, scratch
 
 HOST_FIELDS = {"manifest.id", "manifest.host_wall_ns", "manifest.parent_path", "manifest.parent", "manifest.written",
                # What a slow reader of the console has not taken yet.
@@ -244,7 +244,8 @@ def debian_four():
     debian_smp(4)
 
 
-GUESTS = ["real", "exceptions", "strings", "paging32", "task", "smc", "timers", "apic", "fpu", "exact"]
+GUESTS = ["real", "exceptions", "strings", "paging32", "task", "smc", "timers", "apic", "fpu", "exact", "avx"]
+GUEST_ARGS = {"avx": ["-o", "cpu.model=skep-v3.1"]}
 
 
 def freestanding():
@@ -259,7 +260,10 @@ def freestanding():
                 raise Skip(f"the guests of tests/guests ({elf}); `make build` makes them")
             argv = ["run", "-c", "1", "-m", "256M", "-l", "com1,stdio", "-o", "clock.mode=virtual", "-o",
                     "seed=7", "-o", "lpc.debug_exit=true", "-o",
-                    "uuid=11111111-2222-4333-8444-555555555555", "--kernel", elf, guest]
+                    "uuid=11111111-2222-4333-8444-555555555555", *GUEST_ARGS.get(guest, []), "--kernel", elf,
+                    guest]
+            if guest in GUEST_ARGS and not has_model(GUEST_ARGS[guest]):
+                continue
             total = total_insns(argv, directory, (1,))
             start_at = rng.randrange(200, 2000)
             points = {start_at}

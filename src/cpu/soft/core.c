@@ -8,6 +8,7 @@
 
 #include "cpu/model.h"
 #include "cpu/soft/cache.h"
+#include "cpu/soft/host.h"
 #include "cpu/soft/jit/jit.h"
 #include "cpu/soft/mmu.h"
 #include "cpu/soft/shared.h"
@@ -618,34 +619,6 @@ static void soft_destroy(struct vcpu *v)
 	v->backend = NULL;
 }
 
-/* The handlers are the host's own instructions: what the model announces, it must have. */
-static int check_host(struct skep_error *e)
-{
-	const char *missing = !__builtin_cpu_supports("sse4.2") ? "SSE4.2" :
-			      !__builtin_cpu_supports("popcnt") ? "POPCNT" :
-			      !__builtin_cpu_supports("aes") ? "AES" :
-			      !__builtin_cpu_supports("pclmul") ? "PCLMULQDQ" : NULL;
-
-	return missing ? skep_fail(e, ENOTSUP, "backend=soft: this host's processor has no %s, "
-				   "which the soft processor runs on", missing) : 0;
-}
-
-/* The same of what one model adds to the others. */
-static int check_model(const struct cpu_model *m, struct skep_error *e)
-{
-	const char *missing = !m->v3 ? NULL :
-			      !__builtin_cpu_supports("avx") ? "AVX" :
-			      !__builtin_cpu_supports("avx2") ? "AVX2" :
-			      !__builtin_cpu_supports("bmi") ? "BMI1" :
-			      !__builtin_cpu_supports("bmi2") ? "BMI2" :
-			      !__builtin_cpu_supports("fma") ? "FMA" :
-			      !__builtin_cpu_supports("f16c") ? "F16C" :
-			      !__builtin_cpu_supports("lzcnt") ? "LZCNT" : NULL;
-
-	return missing ? skep_fail(e, ENOTSUP, "cpu.model=%s: this host's processor has no %s; skep-v2.1 "
-				   "does without", m->name, missing) : 0;
-}
-
 static int soft_create(struct vcpu *v, struct skep_error *e)
 {
 	const char *name = config_string(config_root(v->vm->config), "cpu.model");
@@ -653,10 +626,6 @@ static int soft_create(struct vcpu *v, struct skep_error *e)
 
 	if (!c)
 		return skep_fail(e, ENOMEM, "not enough memory for a processor");
-	if (check_host(e)) {
-		free(c);
-		return -ENOTSUP;
-	}
 	memset(c, 0, sizeof *c);
 	v->backend = c;
 	c->v = v;
@@ -667,7 +636,7 @@ static int soft_create(struct vcpu *v, struct skep_error *e)
 		soft_destroy(v);
 		return skep_fail(e, EINVAL, "cpu.model: there is no CPU model \"%s\"", name);
 	}
-	if (check_model(c->model, e) < 0) {
+	if (soft_host_check(c->model, soft_host_features(), e) < 0) {
 		soft_destroy(v);
 		return -ENOTSUP;
 	}
