@@ -230,6 +230,7 @@ static void live(void)
 		     "vpsrld $17, %%ymm12, %%ymm0\n vpxor %%ymm0, %%ymm12, %%ymm12\n"
 		     "vpslld $5, %%ymm12, %%ymm0\n vpxor %%ymm0, %%ymm12, %%ymm12\n"
 		     "vpaddd %%ymm12, %%ymm13, %%ymm13\n vpmulld %%ymm13, %%ymm14, %%ymm14\n"
+		     "vpxor %%ymm12, %%ymm14, %%ymm14\n"
 		     "vpsubd %%ymm14, %%ymm15, %%ymm15\n vpaddd %%ymm15, %%ymm12, %%ymm12\n"
 		     "dec %%ecx\n jnz 1b\n"
 		     "vmovups %%ymm12, %0\n vmovups %%ymm13, %1\n vmovups %%ymm14, %2\n vmovups %%ymm15, %3"
@@ -243,7 +244,7 @@ static void live(void)
 			a ^= a >> 17;
 			a ^= a << 5;
 			b += a;
-			c *= b;
+			c = (c * b) ^ a;
 			d -= c;
 			a += d;
 		}
