@@ -26,6 +26,7 @@ enum { CODE0 = 0x08, DATA0 = 0x10, CODE3 = 0x1b, DATA3 = 0x23, TSS32_A = 0x28, T
        GDT_END = 0x88 };
 
 static struct vm *machine;
+static const char *soft_model;	/* cpu.model; NULL: the default */
 static struct soft_cpu *cpu;
 static uint8_t *ram;
 
@@ -174,6 +175,8 @@ static int soft_setup(void **state)
 	if (!machine || vm_core_init(machine, &o, &e) < 0)
 		return -1;
 	machine->config = config_create();
+	if (soft_model && config_set(machine->config, "cpu.model", soft_model, NULL, &e) < 0)
+		return -1;
 	machine->ncpus = 1;
 	machine->vcpus[0] = vcpu_create(machine, 0, &vcpu_soft_ops, &e);
 	device_lock(machine);

@@ -5,6 +5,11 @@
  */
 #include "soft_helper.h"
 
+#include <errno.h>
+
+#include "cpu/soft/host.h"
+#include "cpu/soft/vex_thunk.h"
+
 /* ---- CPUID --------------------------------------------------------------------- */
 
 enum { EAX, EBX, ECX, EDX };
@@ -63,6 +68,13 @@ static const struct feature features[] = {
 	{ "aes", 1, 0, ECX, 25, INSN("\x66\x0f\x38\xdc\xc1") },
 	{ "xsave", 1, 0, ECX, 26, INSN("\x0f\xae\x27") },
 	{ "avx", 1, 0, ECX, 28, INSN("\xc5\xf8\x28\xc1") },
+	{ "avx2", 7, 0, EBX, 5, INSN("\xc5\xf5\xfc\xc2") },
+	{ "avx512f", 7, 0, EBX, 16, INSN("\x62\xf1\x74\x48\x58\xc2") },
+	{ "vaes", 7, 0, ECX, 9, INSN("\xc4\xe2\x75\xdc\xc1") },
+	{ "vpclmulqdq", 7, 0, ECX, 10, INSN("\xc4\xe3\x75\x44\xc1\x00") },
+	{ "avx_vnni", 7, 1, EAX, 4, INSN("\xc4\xe2\x75\x50\xc2") },
+	{ "amx", 7, 0, EDX, 24, INSN("\xc4\xe2\x78\x49\xc0") },
+	{ "fma4", 0x80000001, 0, ECX, 16, INSN("\xc4\xe3\xf1\x68\xc2\x00") },
 	{ "f16c", 1, 0, ECX, 29, INSN("\xc4\xe2\x79\x13\xc1") },
 	{ "rdrand", 1, 0, ECX, 30, INSN("\x0f\xc7\xf0") },
 	{ "fpu", 1, 0, EDX, 0, INSN("\xd9\xe8") },
@@ -157,6 +169,9 @@ static void no_other_feature(void **state)
 		for (unsigned k = 0; k < ARRAY_SIZE(features); k++)
 			if (features[k].leaf == others[i].leaf && features[k].reg == others[i].reg)
 				known |= 1u << features[k].bit;
+		/* LZCNT is an older instruction with a prefix. */
+		if (others[i].leaf == 0x80000001 && others[i].reg == ECX && cpu->model->v3)
+			known |= 1u << 5;
 		soft_cpuid(cpu, others[i].leaf, 0, out);
 		assert_int_equal(out[others[i].reg] & ~known, 0);
 		assert_int_equal(out[others[i].reg] & others[i].bits, others[i].bits);
@@ -603,6 +618,134 @@ static void init_and_power_on(void **state)
 	assert_int_equal(cpu->s.dr7, 0x400);
 }
 
+/* ---- cpu.model=skep-v3.1 ---------------------------------------------------------- */
+
+/* A host that lacks one of its features is told which; the default model runs there. */
+static void host_lacks(void **state)
+{
+	static const struct { unsigned bit; const char *name; bool v2; } lacks[] = {
+		{ HOST_SSE42, "SSE4.2", true }, { HOST_POPCNT, "POPCNT", true },
+		{ HOST_AES, "AES", true }, { HOST_PCLMULQDQ, "PCLMULQDQ", true },
+		{ HOST_AVX, "no AVX;", false }, { HOST_AVX2, "AVX2", false },
+		{ HOST_BMI1, "BMI1", false }, { HOST_BMI2, "BMI2", false }, { HOST_FMA, "FMA", false },
+		{ HOST_F16C, "F16C", false }, { HOST_LZCNT, "LZCNT", false },
+	};
+	const struct cpu_model *v2 = cpu_model_find("skep-v2.1"), *v3 = cpu_model_find("skep-v3.1");
+	struct skep_error e = { .text = "" };
+
+	assert_int_equal(soft_host_check(v3, ~0u, &e), 0);
+	for (unsigned i = 0; i < ARRAY_SIZE(lacks); i++) {
+		assert_int_equal(soft_host_check(v3, ~lacks[i].bit, &e), -ENOTSUP);
+		if (!strstr(e.text, lacks[i].name))
+			fail_msg("%s: %s", lacks[i].name, e.text);
+		assert_int_equal(!!strstr(e.text, "cpu.model=skep-v3.1"), !lacks[i].v2);
+		assert_int_equal(soft_host_check(v2, ~lacks[i].bit, &e), lacks[i].v2 ? -ENOTSUP : 0);
+	}
+}
+
+static void avx_state(void **state)
+{
+	struct skep_error e = { .text = "" };
+	struct cpu_arch_state good, got;
+
+	protected_mode(0);
+	soft_get_state(cpu, &good);
+	for (unsigned i = 0; i < 256; i++)
+		good.fpu.ymmh[i / 16][i % 16] = (uint8_t)(i * 7);
+	good.xcr0 = 7;
+	assert_int_equal(soft_set_state(cpu, &good, &e), 0);
+	soft_get_state(cpu, &got);
+	assert_memory_equal(&got.fpu, &good.fpu, sizeof got.fpu);
+	assert_int_equal(got.xcr0, 7);
+	REFUSE("xcr0", s.xcr0 = 5);
+	REFUSE("xcr0", s.xcr0 = 15);
+	/* INIT leaves the registers, power-on clears them. */
+	soft_reset(cpu, true);
+	assert_memory_equal(cpu->s.fpu.ymmh, good.fpu.ymmh, sizeof got.fpu.ymmh);
+	assert_int_equal(cpu->s.xcr0, 7);
+	soft_reset(cpu, false);
+	memset(good.fpu.ymmh, 0, sizeof good.fpu.ymmh);
+	assert_memory_equal(cpu->s.fpu.ymmh, good.fpu.ymmh, sizeof got.fpu.ymmh);
+	assert_int_equal(cpu->s.xcr0, 1);
+}
+
+/* What the model has not cannot be in its state. */
+static void no_avx_state(void **state)
+{
+	struct cpu_arch_state good;
+
+	protected_mode(0);
+	soft_get_state(cpu, &good);
+	REFUSE("ymmh[3]", s.fpu.ymmh[3][15] = 1);
+	REFUSE("xcr0", s.xcr0 = 7);
+}
+
+/* Everything that needs the enabled component raises without it; BMI does not ask. */
+static void avx_mode(void **state)
+{
+	protected_mode(0);
+	cpu->s.cr4 |= CR4_OSXSAVE;
+	for (unsigned v = 1; v < 8; v += 2) {
+		cpu->s.xcr0 = v;
+		soft_update_mode(cpu);
+		assert_int_equal(!(cpu->mode & MODE_NOAVX), v == 7);
+	}
+	cpu->s.cr0 |= CR0_TS;
+	soft_update_mode(cpu);
+	assert_true(cpu->mode & MODE_NOAVX);
+	cpu->s.cr0 &= ~CR0_TS;
+	cpu->s.cr4 &= ~CR4_OSXSAVE;
+	soft_update_mode(cpu);
+	assert_true(cpu->mode & MODE_NOAVX);
+}
+
+/* Distinct instructions without end: the host code for them is made again, and never too much. */
+static void many_thunks(void **state)
+{
+	unsigned full = 0;
+
+	for (unsigned n = 0; n < 20000; n++) {
+		/* vpshufd $imm, %ymmA, %ymmB and its like: 65536 of them */
+		char code[] = { (char)0xc5, (char)(n & 0x1000 ? 0x7d : 0xfd), 0x70,
+				(char)(0xc0 | (n >> 8 & 7) << 3 | (n >> 11 & 1) | (n >> 13 & 3) << 1),
+				(char)n };
+
+		if (!soft_vex_room(cpu->vex)) {
+			full++;
+			soft_cache_flush(cpu);
+			assert_true(soft_vex_room(cpu->vex));
+		}
+		assert_true(implemented(code, sizeof code));
+	}
+	assert_true(full > 0);
+}
+
+static int avx_setup(void **state)
+{
+	soft_model = "skep-v3.1";
+	return soft_setup(state);
+}
+
+static int v3_tests(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(features_match),
+		cmocka_unit_test(no_other_feature),
+		cmocka_unit_test(cpuid_live),
+		cmocka_unit_test(state_round_trip),
+		cmocka_unit_test(avx_state),
+		cmocka_unit_test(avx_mode),
+		cmocka_unit_test(many_thunks),
+	};
+	struct skep_error e = { .text = "" };
+
+	if (soft_host_check(cpu_model_find("skep-v3.1"), soft_host_features(), &e) < 0) {
+		printf("SKIP: %s\n", e.text);
+		return 0;
+	}
+	return cmocka_run_group_tests_name("skep-v3.1", tests, avx_setup, soft_teardown);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -621,7 +764,10 @@ int main(void)
 		cmocka_unit_test(state_refused),
 		cmocka_unit_test(state_taken),
 		cmocka_unit_test(init_and_power_on),
+		cmocka_unit_test(host_lacks),
+		cmocka_unit_test(no_avx_state),
 	};
+	int failed = cmocka_run_group_tests_name("CPU model", tests, soft_setup, soft_teardown);
 
-	return cmocka_run_group_tests_name("CPU model", tests, soft_setup, soft_teardown);
+	return failed + v3_tests();
 }

@@ -4,11 +4,14 @@
  */
 #include "soft_fpu.h"
 
+#include "cpu/model.h"
+
 static void fresh(void)
 {
 	static const uint8_t zeros[512];
 
 	image_to_cpu(zeros);
+	cpu->model = cpu_model_find("skep-v2.1");
 	memset(guest_page, 0, sizeof guest_page);
 	cpu->s.fpu.fcw = FCW_INIT;
 	cpu->s.fpu.mxcsr = 0x1f80;
@@ -46,6 +49,7 @@ static int execute(const void *insn, unsigned len)
 #define FXRSTOR		0x0f, 0xae, 0x0e
 #define XSAVE		0x0f, 0xae, 0x26
 #define XSAVEC		0x0f, 0xc7, 0x26
+#define XSAVEOPT	0x0f, 0xae, 0x36
 #define XRSTOR		0x0f, 0xae, 0x2e
 #define LDMXCSR		0x0f, 0xae, 0x16
 #define XGETBV		0x0f, 0x01, 0xd0
@@ -262,6 +266,124 @@ static void initial_components(void **state)
 	assert_int_equal(cpu->s.fpu.xmm[3][0], 0);
 }
 
+/* The values of XCR0 that cpu.model=skep-v3.1 takes: AVX with SSE only, and nothing else new. */
+static void xcr0_avx(void **state)
+{
+	static const uint8_t taken[] = { 1, 3, 7 };
+
+	fresh();
+	cpu->model = cpu_model_find("skep-v3.1");
+	cpu->r[REG_RCX] = cpu->r[REG_RDX] = 0;
+	for (unsigned v = 0; v < 32; v++) {
+		bool ok = memchr(taken, (int)v, sizeof taken);
+
+		cpu->r[REG_RAX] = v;
+		assert_int_equal(RUN(XSETBV), ok ? -1 : EXC_GP);
+		if (ok)
+			assert_int_equal(cpu->s.xcr0, v);
+	}
+	cpu->r[REG_RAX] = 7;
+	cpu->r[REG_RDX] = 1;
+	assert_int_equal(RUN(XSETBV), EXC_GP);
+	cpu->s.xcr0 = 3;
+}
+
+#define AREA(n) (guest_page + (n))
+
+static void avx_fresh(void)
+{
+	fresh();
+	cpu->model = cpu_model_find("skep-v3.1");
+	cpu->s.xcr0 = 7;
+	cpu->r[REG_RDX] = 0;
+	memset(AREA(0), 0xaa, 1024);
+	memset(AREA(512), 0, 64);
+}
+
+static bool all(const uint8_t *p, unsigned n, uint8_t v)
+{
+	while (n--)
+		if (*p++ != v)
+			return false;
+	return true;
+}
+
+/* SDM vol. 1, 13.4 and 13.7: component 2 is 256 bytes at 576. */
+static void avx_saved(void **state)
+{
+	avx_fresh();
+	for (unsigned i = 0; i < 16; i++)
+		memset(cpu->s.fpu.ymmh[i], (int)i + 1, 16);
+	cpu->r[REG_RAX] = 4;
+	cpu->s.fpu.mxcsr = 0x3f80;
+	assert_int_equal(RUN(XSAVE), -1);
+	assert_int_equal(load64(AREA(512)), 4);
+	assert_memory_equal(AREA(576), cpu->s.fpu.ymmh, 256);
+	assert_true(all(AREA(832), 192, 0xaa));
+	/* The registers of neither x87 nor SSE, but MXCSR, which belongs to AVX as well. */
+	assert_true(all(AREA(0), 24, 0xaa) && all(AREA(32), 480, 0xaa));
+	assert_int_equal(load32(AREA(24)), 0x3f80);
+	/* Not so in the compacted form. */
+	memset(AREA(0), 0xaa, 512);
+	assert_int_equal(RUN(XSAVEC), -1);
+	assert_int_equal(load64(AREA(512)), 4);
+	assert_true(load64(AREA(520)) == (BIT(63) | 4));
+	assert_true(all(AREA(0), 512, 0xaa));
+	/* An initial component is not written by XSAVEC and XSAVEOPT, and is by XSAVE. */
+	memset(cpu->s.fpu.ymmh, 0, sizeof cpu->s.fpu.ymmh);
+	memset(AREA(576), 0xaa, 256);
+	store64(AREA(520), 0);
+	assert_int_equal(RUN(XSAVEOPT), -1);
+	assert_int_equal(load64(AREA(512)), 0);
+	assert_true(all(AREA(576), 256, 0xaa));
+	assert_int_equal(RUN(XSAVE), -1);
+	assert_true(all(AREA(576), 256, 0));
+	/* XCR0 says what is saved. */
+	cpu->s.xcr0 = 3;
+	cpu->r[REG_RAX] = 7;
+	memset(AREA(576), 0xaa, 256);
+	memset(cpu->s.fpu.ymmh, 0x55, sizeof cpu->s.fpu.ymmh);
+	assert_int_equal(RUN(XSAVE), -1);
+	assert_true(all(AREA(576), 256, 0xaa));
+}
+
+static void avx_restored(void **state)
+{
+	avx_fresh();
+	memset(cpu->s.fpu.xmm, 0x11, sizeof cpu->s.fpu.xmm);
+	cpu->r[REG_RAX] = 4;
+	store64(AREA(512), 4);
+	store32(AREA(24), 0x5f80);
+	assert_int_equal(RUN(XRSTOR), -1);
+	assert_memory_equal(cpu->s.fpu.ymmh, AREA(576), 256);
+	assert_true(all(cpu->s.fpu.xmm[0], 256, 0x11));
+	assert_int_equal(cpu->s.fpu.mxcsr, 0x5f80);
+	/* MXCSR is checked with AVX alone, too, in the standard form only. */
+	store32(AREA(24), 0x10000);
+	assert_int_equal(RUN(XRSTOR), EXC_GP);
+	store64(AREA(520), BIT(63) | 4);
+	assert_int_equal(RUN(XRSTOR), -1);
+	assert_int_equal(cpu->s.fpu.mxcsr, 0x5f80);
+	/* Initial. */
+	store64(AREA(512), 0);
+	assert_int_equal(RUN(XRSTOR), -1);
+	assert_true(all(cpu->s.fpu.ymmh[0], 256, 0));
+	/* A component that XCR0 has not. */
+	store64(AREA(512), 4);
+	cpu->s.xcr0 = 3;
+	assert_int_equal(RUN(XRSTOR), EXC_GP);
+	/* Where the component is not there, nothing changes. */
+	avx_fresh();
+	memcpy(AREA(PAGE - 768), AREA(0), 768);
+	store64(AREA(PAGE - 768 + 512), 7);
+	store32(AREA(PAGE - 768 + 24), 0x1f80);
+	cpu->r[REG_RAX] = 7;
+	cpu->r[REG_RSI] = LIN + PAGE - 768;
+	assert_int_equal(RUN(XRSTOR), EXC_PF);
+	assert_true(all(cpu->s.fpu.xmm[0], 256, 0));
+	assert_int_equal(cpu->s.fpu.fcw, FCW_INIT);
+}
+
 /* FIP, FDP, FOP: offsets of the guest; in images only with an exception pending. */
 static void pointers(void **state)
 {
@@ -357,6 +479,9 @@ int main(void)
 		cmocka_unit_test(reserved_bits),
 		cmocka_unit_test(xcr0),
 		cmocka_unit_test(initial_components),
+		cmocka_unit_test(xcr0_avx),
+		cmocka_unit_test(avx_saved),
+		cmocka_unit_test(avx_restored),
 		cmocka_unit_test(pointers),
 		cmocka_unit_test(legacy_mode),
 		cmocka_unit_test(no_xmm_exceptions),

@@ -38,6 +38,7 @@ static const struct state_field fpu_fields[] = {
 	STATE_ARRAY(struct cpu_fpu, st, STATE_T_BYTES),
 	STATE_U32(struct cpu_fpu, mxcsr, .max = 0xffff),
 	STATE_ARRAY(struct cpu_fpu, xmm, STATE_T_BYTES),
+	STATE_ARRAY(struct cpu_fpu, ymmh, STATE_T_BYTES),
 };
 
 static const struct state_record fpu_record = {

@@ -30,7 +30,7 @@ struct cpu_segment {
 
 struct cpu_table { uint64_t base; uint16_t limit; };	/* GDTR, IDTR */
 
-/* x87 and SSE as FXSAVE lays them out logically; st[0] is physical register 0. */
+/* x87 and SSE as FXSAVE lays them out logically, and AVX; st[0] is physical register 0. */
 struct cpu_fpu {
 	uint16_t fcw, fsw;	/* TOP in fsw 13:11 */
 	uint8_t ftw;		/* abridged: bit n set = physical register n not empty */
@@ -40,6 +40,7 @@ struct cpu_fpu {
 	_Alignas(16) uint8_t st[8][16];	/* by PHYSICAL register; 10 bytes used */
 	uint32_t mxcsr;
 	_Alignas(16) uint8_t xmm[16][16];
+	_Alignas(16) uint8_t ymmh[16][16];	/* bits 255:128 of YMM0-15 */
 };
 
 struct cpu_arch_state {
@@ -122,6 +123,11 @@ struct cpu_arch_state {
 #define CR4_OSXSAVE BIT(18)
 #define CR4_SMEP BIT(20)
 #define CR4_SMAP BIT(21)
+
+/* XCR0, and the state components of XSAVE (SDM vol. 1, 13.1). */
+#define XCR0_X87 BIT(0)
+#define XCR0_SSE BIT(1)
+#define XCR0_AVX BIT(2)
 
 #define EFER_SCE BIT(0)
 #define EFER_LME BIT(8)

@@ -49,6 +49,11 @@
 #define FXD_V2_1 (B(11) /* SYSCALL */ | B(20) /* NX */ | B(26) /* 1 GiB pages */ | \
 		  B(27) /* RDTSCP */ | B(29) /* 64-bit mode */)
 
+/* What skep-v3.1 has beyond: x86-64-v3. */
+#define F1C_V3_1 (F1C_V2_1 | B(12) /* FMA */ | B(28) /* AVX */ | B(29) /* F16C */)
+#define F7B_V3_1 (F7B_V2_1 | B(3) /* BMI1 */ | B(5) /* AVX2 */ | B(8) /* BMI2 */)
+#define FXC_V3_1 (FXC_V2_1 | B(5) /* LZCNT */)
+
 /* Four registers of text. */
 #define TEXT4(a, b, c, d) ((uint32_t)(a) | (uint32_t)(b) << 8 | (uint32_t)(c) << 16 | \
 			   (uint32_t)(d) << 24)
@@ -95,17 +100,62 @@ static const struct cpuid_leaf v2_1_leaves[] = {
 	{ 0x80000008, NOSUB, 48u << 8 | 40, 0, 0, 0 },
 };
 
+/* The same but for the features, the state components and the name. */
+static const struct cpuid_leaf v3_1_leaves[] = {
+	{ 0x0, NOSUB, 0x16, TEXT4('G', 'e', 'n', 'u'), TEXT4('n', 't', 'e', 'l'),
+	  TEXT4('i', 'n', 'e', 'I') },
+	{ 0x1, NOSUB, 0x000906f1, 8u << 8, F1C_V3_1, F1D_V2_1 },
+	{ 0x2, NOSUB, 0x0000ff01, 0, 0, 0 },
+	{ 0x4, 0, CACHE_EAX(1, 1), CACHE_EBX(8), 63, 0 },	/* 32 KiB data */
+	{ 0x4, 1, CACHE_EAX(2, 1), CACHE_EBX(8), 63, 0 },	/* 32 KiB code */
+	{ 0x4, 2, CACHE_EAX(3, 2), CACHE_EBX(8), 2047, 0 },	/* 1 MiB unified */
+	{ 0x6, NOSUB, B(2) /* ARAT */, 0, 0, 0 },
+	{ 0x7, 0, 2, F7B_V3_1, F7C_V2_1, F7D_V2_1 },
+	{ 0x7, 2, 0, 0, 0, F72D_V2_1 },
+	{ 0xb, 0, 0, 1, 1u << 8, 0 },
+	{ 0xb, 1, 0, 1, 2u << 8 | 1, 0 },
+	/* x87, SSE and AVX; EBX of both, the size of what is enabled, is completed. */
+	{ 0xd, 0, 7, 576, 832, 0 },
+	{ 0xd, 1, B(0) /* XSAVEOPT */ | B(1) /* XSAVEC */, 576, 0, 0 },
+	{ 0xd, 2, 256, 576, 0, 0 },
+	{ 0x15, NOSUB, 1, 1, 1000000000, 0 },
+	{ 0x16, NOSUB, 1000, 1000, 1000, 0 },
+
+	{ 0x80000000, NOSUB, 0x80000008, 0, 0, 0 },
+	{ 0x80000001, NOSUB, 0, 0, FXC_V3_1, FXD_V2_1 },
+	{ 0x80000002, NOSUB, TEXT4('s', 'k', 'e', 'p'), TEXT4('-', 'v', '3', '.'),
+	  TEXT4('1', ' ', 's', 'o'), TEXT4('f', 't', ' ', 'p') },
+	{ 0x80000003, NOSUB, TEXT4('r', 'o', 'c', 'e'), TEXT4('s', 's', 'o', 'r'), 0, 0 },
+	{ 0x80000004, NOSUB, 0, 0, 0, 0 },
+	{ 0x80000006, NOSUB, 0, 0, 1024u << 16 | 6u << 12 | 64, 0 },
+	{ 0x80000007, NOSUB, 0, 0, 0, B(8) /* invariant TSC */ },
+	{ 0x80000008, NOSUB, 48u << 8 | 40, 0, 0, 0 },
+};
+
 static const struct cpu_model skep_v2_1 = {
 	.name = "skep-v2.1",
 	.help = "x86-64-v2 with AES, PCLMULQDQ, MOVBE, XSAVE, RDRAND, FSGSBASE, SMEP, SMAP, "
 		"UMIP, PCID, x2APIC",
 	.phys_bits = 40,
 	.lin_bits = 48,
+	.xcr0 = 3,
 	.leaves = v2_1_leaves,
 	.nleaves = ARRAY_SIZE(v2_1_leaves),
 };
 
-const struct cpu_model *const cpu_models[] = { &skep_v2_1, NULL };
+static const struct cpu_model skep_v3_1 = {
+	.name = "skep-v3.1",
+	.help = "x86-64-v3: skep-v2.1 with AVX, AVX2, BMI1, BMI2, FMA, F16C, LZCNT, where the host has "
+		"them",
+	.phys_bits = 40,
+	.lin_bits = 48,
+	.xcr0 = 7,
+	.v3 = true,
+	.leaves = v3_1_leaves,
+	.nleaves = ARRAY_SIZE(v3_1_leaves),
+};
+
+const struct cpu_model *const cpu_models[] = { &skep_v2_1, &skep_v3_1, NULL };
 
 const struct cpu_model *cpu_model_find(const char *name)
 {

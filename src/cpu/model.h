@@ -17,6 +17,8 @@ struct cpu_model {
 	const char *name;	/* "skep-v2.1" */
 	const char *help;
 	unsigned phys_bits, lin_bits;
+	uint64_t xcr0;		/* state components that XSETBV may enable */
+	bool v3;		/* AVX, AVX2, BMI1, BMI2, FMA, F16C, LZCNT: VEX prefixes, LZCNT, TZCNT */
 	const struct cpuid_leaf *leaves;
 	unsigned nleaves;
 };

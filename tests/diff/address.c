@@ -88,7 +88,7 @@ static uint64_t segment_base(const struct gen *g, const struct gen_insn *n)
 /* A register that still has its first value; -1: none found. */
 static int pick_register(struct gen *g, const struct gen_insn *n, bool index)
 {
-	unsigned all = g->k->compat || n->rex < 0 ? 8 : 16;
+	unsigned all = g->k->compat || (n->rex < 0 && n->vex < 0) ? 8 : 16;
 
 	for (unsigned tries = 0; tries < 6; tries++) {
 		unsigned reg = rng_below(&g->r, all);
@@ -146,8 +146,12 @@ static unsigned put_disp(uint8_t *at, int32_t disp, unsigned size)
 	return size;
 }
 
+/* Of REX, or of a VEX prefix, where the bits are inverted; 0 is B, 1 is X. */
 static void set_rex(struct gen_insn *n, unsigned bit, bool on)
 {
+	if (n->vex >= 0)
+		n->bytes[n->vex + 1] = (uint8_t)((n->bytes[n->vex + 1] & ~(0x20u << bit)) |
+						 (unsigned)!on << (5 + bit));
 	if (n->rex < 0)
 		return;
 	n->bytes[n->rex] = (uint8_t)((n->bytes[n->rex] & ~(1u << bit)) | (unsigned)on << bit);
@@ -197,7 +201,7 @@ static bool repeat_address(struct gen *g, struct gen_insn *n, unsigned modrm)
 	unsigned reg = n->bytes[modrm] & 0x38;
 
 	if (g->theme != THEME_FLOAT || !g->address_len || !rng_percent(&g->r, 60) ||
-	    (n->rex < 0 && g->address_rex))
+	    (n->rex < 0 && n->vex < 0 && g->address_rex))
 		return false;
 	memcpy(n->bytes + modrm, g->address, g->address_len);
 	n->bytes[modrm] = (uint8_t)((n->bytes[modrm] & 0xc7) | reg);
@@ -210,7 +214,8 @@ static void note_address(struct gen *g, const struct gen_insn *n, unsigned modrm
 {
 	memcpy(g->address, n->bytes + modrm, len);
 	g->address_len = len;
-	g->address_rex = n->rex < 0 ? 0 : n->bytes[n->rex] & 3;
+	g->address_rex = n->vex >= 0 ? (~n->bytes[n->vex + 1] >> 5 & 3u) :
+			 n->rex < 0 ? 0 : n->bytes[n->rex] & 3;
 }
 
 void gen_readdress(struct gen *g, struct gen_insn *n)

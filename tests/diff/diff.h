@@ -52,6 +52,7 @@ _Static_assert(sizeof(struct fx_image) == 512, "FXSAVE image");
 struct machine {
 	uint64_t gpr[16], rip, rflags, fs_base, gs_base;
 	_Alignas(64) struct fx_image fx;
+	uint8_t ymmh[16][16];		/* bits 255:128 of YMM0-15; zeros where the model has no AVX */
 };
 
 enum ending {
@@ -121,6 +122,7 @@ struct host_facts {
 	bool fsgsbase;			/* RDFSBASE and its kin work in user mode */
 	bool compat;			/* 32-bit code segments work */
 	bool intel;			/* rules that differ between vendors are Intel's */
+	bool v3;			/* compare cpu.model=skep-v3.1 */
 };
 
 void generate_init(const struct host_facts *host);
@@ -146,6 +148,8 @@ uint32_t rule_undefined_flags(const ZydisDecodedInstruction *insn, const ZydisDe
 /* Prints the mnemonics that are announced, may be compared, and were not seen. */
 unsigned rule_print_missing(const uint32_t *seen, const struct host_facts *host, FILE *out);
 void rule_decoder(ZydisDecoder *z, bool compat);
+/* Are VEX instructions and the like part of the model?  Of the decoder above, too. */
+void rule_set_model(bool v3);
 /* 15 bytes. */
 ZyanStatus rule_decode(const ZydisDecoder *z, const uint8_t *bytes, ZydisDecodedInstruction *insn,
 		       ZydisDecodedOperand *ops);
@@ -183,8 +187,8 @@ enum soft_path {
 	SOFT_TRANSLATED_WARM,	/* ... and again */
 	SOFT_PATHS
 };
-/* NULL, or why there is none; how many of the paths there are. */
-const char *soft_init(unsigned *paths);
+/* NULL, or why there is none; how many of the paths there are.  v3: cpu.model=skep-v3.1. */
+const char *soft_init(bool v3, unsigned *paths);
 /* Puts the code in place, and takes it away again. */
 void soft_place(const struct diff_case *k);
 void soft_unplace(const struct diff_case *k);

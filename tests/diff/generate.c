@@ -95,6 +95,11 @@ static void make_fpu(struct gen *g)
 	for (unsigned i = 0; i < 16; i++)
 		value_vector(r, x->xmm[i]);
 	x->mxcsr = value_mxcsr(r);
+	for (unsigned i = 0; i < 16 && g->host->v3; i++) {
+		memset(g->k->in.ymmh[i], 0, 16);
+		if (rng_percent(r, 95))
+			value_vector(r, g->k->in.ymmh[i]);
+	}
 }
 
 /* Where the code stands: anywhere, across two pages, or cut off by the hole. */
@@ -294,7 +299,8 @@ static bool fix_xsave(struct gen *g, struct gen_insn *n)
 {
 	struct rng *r = &g->r;
 	uint64_t header[8] = { 0 }, lin;
-	uint64_t mask = rng_below(r, 4);
+	unsigned all = g->host->v3 ? 8 : 4;
+	uint64_t mask = rng_below(r, all);
 	uint8_t legacy[32];
 
 	/* Where an area crosses the 64 KiB of 16-bit addresses, each processor has its own way. */
@@ -302,11 +308,11 @@ static bool fix_xsave(struct gen *g, struct gen_insn *n)
 		return false;
 	if (!gen_pin(g, 0, mask) || !gen_pin(g, GEN_RDX, 0))
 		return false;
-	if (!gen_linear(g, n, &lin) || (lin & 0xfff) + 576 > 0x1000)
+	if (!gen_linear(g, n, &lin) || (lin & 0xfff) + 832 > 0x1000)
 		return true;
-	header[0] = rng_below(r, 4);
+	header[0] = rng_below(r, all);
 	if (rng_percent(r, 30)) {
-		header[1] = BIT(63) | rng_below(r, 4);
+		header[1] = BIT(63) | rng_below(r, all);
 		header[0] &= rng_percent(r, 90) ? header[1] : 7;
 	}
 	if (rng_percent(r, 5)) {	/* no components that the host may have */
@@ -343,6 +349,46 @@ static void fix_mxcsr(struct gen *g, struct gen_insn *n, unsigned off)
 		gen_patch(g, lin + off, &v, 4);
 }
 
+static const ZydisDecodedOperand *vsib(const struct gen_insn *n)
+{
+	for (unsigned i = 0; i < n->insn.operand_count; i++)
+		if (n->ops[i].type == ZYDIS_OPERAND_TYPE_MEMORY &&
+		    n->ops[i].mem.type == ZYDIS_MEMOP_TYPE_VSIB)
+			return &n->ops[i];
+	return NULL;
+}
+
+static bool is_gather(const struct gen_insn *n)
+{
+	return vsib(n);
+}
+
+/* A base where the data is, and elements that stay near it, for the most part. */
+static bool fix_gather(struct gen *g, struct gen_insn *n)
+{
+	const ZydisDecodedOperand *m = vsib(n);
+	struct machine *in = &g->k->in;
+	unsigned index = (unsigned)ZydisRegisterGetId(m->mem.index) & 15;
+	unsigned size = n->insn.opcode & 1 ? 8 : 4;
+	int base = ZydisRegisterGetId(m->mem.base);
+	uint64_t at = gen_target(g, 8) - (uint64_t)m->mem.disp.value;
+
+	if (m->mem.base == ZYDIS_REGISTER_NONE || n->insn.attributes & ZYDIS_ATTRIB_HAS_SEGMENT ||
+	    !gen_pin(g, (unsigned)base, at))
+		return false;
+	for (unsigned i = 0; i < 32 / size; i++) {
+		uint8_t *to = (i * size < 16 ? in->fx.xmm[index] : in->ymmh[index] - 16) + i * size;
+		int64_t v = (int64_t)rng_below(&g->r, 0x400) - 0x200;
+
+		if (rng_percent(&g->r, 3))
+			v = (int64_t)value_int(&g->r);
+		else if (rng_percent(&g->r, 10))
+			v *= 8;
+		memcpy(to, &v, size);
+	}
+	return true;
+}
+
 /* False: the instruction does not suit this case. */
 static bool fix(struct gen *g, struct gen_insn *n)
 {
@@ -374,6 +420,7 @@ static bool fix(struct gen *g, struct gen_insn *n)
 			gen_pin(g, 3, gen_target(g, 1));
 		return true;
 	case ZYDIS_MNEMONIC_MASKMOVQ: case ZYDIS_MNEMONIC_MASKMOVDQU:
+	case ZYDIS_MNEMONIC_VMASKMOVDQU:
 		return fix_maskmov(g, n);
 	case ZYDIS_MNEMONIC_POPF: case ZYDIS_MNEMONIC_POPFD: case ZYDIS_MNEMONIC_POPFQ:
 		fix_popf(g);
@@ -385,7 +432,7 @@ static bool fix(struct gen *g, struct gen_insn *n)
 	case ZYDIS_MNEMONIC_XSAVEC64: case ZYDIS_MNEMONIC_XSAVEOPT: case ZYDIS_MNEMONIC_XSAVEOPT64:
 	case ZYDIS_MNEMONIC_XRSTOR: case ZYDIS_MNEMONIC_XRSTOR64:
 		return fix_xsave(g, n);
-	case ZYDIS_MNEMONIC_LDMXCSR:
+	case ZYDIS_MNEMONIC_LDMXCSR: case ZYDIS_MNEMONIC_VLDMXCSR:
 		fix_mxcsr(g, n, 0);
 		return true;
 	case ZYDIS_MNEMONIC_FXRSTOR: case ZYDIS_MNEMONIC_FXRSTOR64:
@@ -394,6 +441,8 @@ static bool fix(struct gen *g, struct gen_insn *n)
 	default:
 		break;
 	}
+	if (is_gather(n))
+		return fix_gather(g, n);
 	if (n->insn.meta.category == ZYDIS_CATEGORY_STRINGOP ||
 	    n->insn.meta.category == ZYDIS_CATEGORY_IOSTRINGOP)
 		return fix_string(g, n);
@@ -566,7 +615,8 @@ static bool make_undefined(struct gen *g, struct gen_insn *n, ZyanStatus status)
 static bool writes_late(const struct gen_insn *n)
 {
 	return (n->insn.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && (n->insn.opcode & 0xf8) == 0xd8) ||
-	       n->insn.mnemonic == ZYDIS_MNEMONIC_ARPL || n->insn.mnemonic == ZYDIS_MNEMONIC_POP;
+	       n->insn.mnemonic == ZYDIS_MNEMONIC_ARPL || n->insn.mnemonic == ZYDIS_MNEMONIC_POP ||
+	       n->insn.mnemonic == ZYDIS_MNEMONIC_VCVTPS2PH;	/* raises #XM first */
 }
 
 /* Adds one instruction; false: this one did not suit. last: set when nothing may follow. */
@@ -587,7 +637,8 @@ static bool try_insn(struct gen *g, bool alone, bool *last)
 		return make_undefined(g, &n, status);
 	}
 	mnemonic = n.insn.mnemonic;
-	if (n.insn.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY &&
+	if ((n.insn.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY ||
+	     n.insn.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX) && !is_gather(&n) &&
 	    n.insn.attributes & ZYDIS_ATTRIB_HAS_MODRM && n.insn.raw.modrm.mod != 3) {
 		gen_readdress(g, &n);
 		if (!ZYAN_SUCCESS(decode(g, &n)) || n.insn.mnemonic != mnemonic)

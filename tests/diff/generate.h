@@ -51,6 +51,7 @@ struct gen_insn {
 	bool target_known;
 	bool has_memory;
 	int rex;		/* offset of the REX prefix, or -1 */
+	int vex;		/* offset of a VEX prefix of three bytes, or -1 */
 };
 
 /* opcodes.c: prefixes, opcode, and noise behind it. */

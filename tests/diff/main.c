@@ -11,6 +11,7 @@
  *	--strict			flags that the SDM calls undefined, too
  *	--coverage			what is announced and was not generated
  *	--soft-only			no native code: the soft processor's paths with each other
+ *	--v3				cpu.model=skep-v3.1: half of all instructions have a VEX prefix
  */
 #include <getopt.h>
 #include <inttypes.h>
@@ -32,7 +33,7 @@
 
 static struct {
 	uint64_t seed, cases, only_case;
-	bool have_seed, have_case, forever, verbose, strict, coverage, soft_only;
+	bool have_seed, have_case, forever, verbose, strict, coverage, soft_only, v3;
 	unsigned max_failures;
 	double seconds;
 	ZydisMnemonic only;
@@ -264,7 +265,8 @@ static void parse_options(int argc, char **argv)
 		{ "seed", 1, NULL, 's' }, { "cases", 1, NULL, 'n' }, { "case", 1, NULL, 'k' },
 		{ "only", 1, NULL, 'o' }, { "forever", 0, NULL, 'f' }, { "verbose", 0, NULL, 'v' },
 		{ "strict", 0, NULL, 'S' }, { "coverage", 0, NULL, 'c' },
-		{ "soft-only", 0, NULL, 'p' }, { "seconds", 1, NULL, 't' }, { "max-failures", 1, NULL, 'm' }, { 0 },
+		{ "soft-only", 0, NULL, 'p' }, { "seconds", 1, NULL, 't' }, { "max-failures", 1, NULL, 'm' },
+		{ "v3", 0, NULL, '3' }, { 0 },
 	};
 	int c;
 
@@ -286,6 +288,7 @@ static void parse_options(int argc, char **argv)
 		case 'S': option.strict = true; break;
 		case 'c': option.coverage = true; break;
 		case 'p': option.soft_only = true; break;
+		case '3': option.v3 = true; break;
 		case 'm': option.max_failures = (unsigned)strtoul(optarg, NULL, 0); break;
 		default: exit(2);
 		}
@@ -344,14 +347,16 @@ int main(int argc, char **argv)
 	parse_options(argc, argv);
 	/* The sanitizer's shadow lies where random addresses may point. */
 	option.soft_only |= SANITIZED;
-	why = soft_init(&paths);
+	rule_set_model(option.v3);
+	why = soft_init(option.v3, &paths);
 	if (why) {
 		fprintf(stderr, "diff: %s\n", why);
 		return 2;
 	}
 	if (option.soft_only) {
-		host = (struct host_facts){ .fsgsbase = true, .compat = true, .intel = true };
+		host = (struct host_facts){ .fsgsbase = true, .compat = true, .intel = true, .v3 = option.v3 };
 	} else {
+		host.v3 = option.v3;
 		why = native_init(&host);
 		native_tick = soft_tick;
 	}

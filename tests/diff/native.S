@@ -18,7 +18,9 @@
 #define HOST_DS		232
 #define HOST_ES		240
 #define RFLAGS_OUT	248
-#define FX		256
+#define YMMH		256
+#define HAS_AVX		512
+#define FX		576
 
 #define RFLAGS_AC_NT	0x44000
 
@@ -46,6 +48,12 @@ diff_native_enter:
 	mov	%rcx, HOST_GS(%rax)
 1:	movq	$1, IN_NATIVE(%rax)
 	fxrstor64 FX(%rax)
+	cmpq	$0, HAS_AVX(%rax)
+	je	4f
+	.irp	n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+	vinsertf128 $1, YMMH + 16 * \n(%rax), %ymm\n, %ymm\n
+	.endr
+4:
 	cmpq	$0, USE_SEGMENTS(%rax)
 	je	2f
 	mov	%ds, %ecx
@@ -104,6 +112,13 @@ diff_native_exit:
 	pushq	$2
 	popfq
 	fxsave64 FX(%rax)
+	cmpq	$0, HAS_AVX(%rax)
+	je	5f
+	.irp	n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+	vextractf128 $1, %ymm\n, YMMH + 16 * \n(%rax)
+	.endr
+	vzeroupper
+5:
 	fninit
 	ldmxcsr	default_mxcsr(%rip)
 	cmpq	$0, USE_FSGS(%rax)

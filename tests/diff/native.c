@@ -29,6 +29,8 @@ struct native_context {
 	uint64_t use_segments;		/* 32-bit code: load DS and ES */
 	uint64_t host_ds, host_es;
 	uint64_t rflags;
+	uint8_t ymmh[16][16];
+	uint64_t has_avx;
 	_Alignas(64) struct fx_image fx;
 };
 _Static_assert(offsetof(struct native_context, frame) == 128, "native.S");
@@ -37,7 +39,9 @@ _Static_assert(offsetof(struct native_context, host_rsp) == 184, "native.S");
 _Static_assert(offsetof(struct native_context, in_native) == 208, "native.S");
 _Static_assert(offsetof(struct native_context, use_segments) == 224, "native.S");
 _Static_assert(offsetof(struct native_context, rflags) == 248, "native.S");
-_Static_assert(offsetof(struct native_context, fx) == 256, "native.S");
+_Static_assert(offsetof(struct native_context, ymmh) == 256, "native.S");
+_Static_assert(offsetof(struct native_context, has_avx) == 512, "native.S");
+_Static_assert(offsetof(struct native_context, fx) == 576, "native.S");
 
 extern struct native_context diff_context;
 __attribute__((visibility("hidden"))) struct native_context diff_context;
@@ -74,6 +78,15 @@ static void die(const char *why, const ucontext_t *u)
 	_exit(2);
 }
 
+/* The frame holds an XSAVE area in the standard form (SDM vol. 1, 13.4), AVX's component at 576. */
+static void capture_avx(const uint8_t *area, struct outcome *o)
+{
+	if (load64(area + 512) & 4)
+		memcpy(o->m.ymmh, area + 576, sizeof o->m.ymmh);
+	else
+		memset(o->m.ymmh, 0, sizeof o->m.ymmh);
+}
+
 static void capture(const ucontext_t *u, struct outcome *o)
 {
 	static const int order[16] = {
@@ -90,6 +103,8 @@ static void capture(const ucontext_t *u, struct outcome *o)
 	o->error = (uint32_t)g[REG_ERR];
 	o->cr2 = (uint64_t)g[REG_CR2];
 	memcpy(&o->m.fx, u->uc_mcontext.fpregs, sizeof o->m.fx);
+	if (diff_context.has_avx)
+		capture_avx((const uint8_t *)u->uc_mcontext.fpregs, o);
 }
 
 /* Called by native.S.  Nonzero: the case is over. */
@@ -224,6 +239,7 @@ static void enter(const struct diff_case *k, struct outcome *o)
 	c->gs_base = k->in.gs_base;
 	c->use_segments = k->compat;
 	c->fx = k->in.fx;
+	memcpy(c->ymmh, k->in.ymmh, sizeof c->ymmh);
 	native.caught = false;
 	native.out = o;
 	native.ticks = 0;
@@ -234,6 +250,7 @@ static void enter(const struct diff_case *k, struct outcome *o)
 		return;
 	memcpy(o->m.gpr, c->gpr, sizeof o->m.gpr);
 	o->m.fx = c->fx;
+	memcpy(o->m.ymmh, c->ymmh, sizeof o->m.ymmh);
 	o->m.rflags = c->rflags;
 	o->m.rip = k->compat ? EXIT32_BASE : EXIT_BASE;
 	o->ending = END_EXIT;
@@ -301,6 +318,7 @@ const char *native_init(struct host_facts *host)
 	host->intel = !memcmp(vendor, "GenuineIntel", 12);
 	host->fsgsbase = getauxval(AT_HWCAP2) & 2;	/* HWCAP2_FSGSBASE */
 	diff_context.use_fsgs = host->fsgsbase;
+	diff_context.has_avx = host->v3;
 	host->compat = runs_compat();
 	return NULL;
 }

@@ -199,11 +199,69 @@ static unsigned prefixes(struct gen *g, struct gen_insn *n, unsigned map, unsign
 	return len;
 }
 
+/* A VEX prefix and any opcode behind it: most are none, and another is tried. */
+static unsigned vex_opcode(struct gen *g, struct gen_insn *n)
+{
+	static const uint8_t map_of[] = { 1, 1, 2, 2, 3 };
+	struct rng *r = &g->r;
+	unsigned len = 0, map = map_of[rng_below(r, sizeof map_of)], v, inverted = 7;
+	bool w = rng_percent(r, 35), wide = rng_percent(r, 50);
+
+	n->rex = n->vex = -1;
+	if (rng_percent(r, 3))
+		n->bytes[len++] = 0x67;
+	if (rng_percent(r, 3))
+		n->bytes[len++] = rng_percent(r, 50) ? 0x64 : 0x65;
+	v = rng_percent(r, 35) ? 15 : rng_below(r, 16);
+	if (!g->k->compat)
+		inverted = rng_below(r, 8);
+	else
+		v |= rng_percent(r, 80) ? 8 : 0;
+	v = v << 3 | wide << 2 | rng_below(r, 4);
+	if (map == 1 && !w && rng_percent(r, 40)) {
+		n->bytes[len++] = 0xc5;
+		n->bytes[len++] = (uint8_t)((inverted & 4) << 5 | v | (g->k->compat ? 0x40 : 0));
+	} else {
+		n->vex = (int)len;
+		n->bytes[len++] = 0xc4;
+		n->bytes[len++] = (uint8_t)(inverted << 5 | map);
+		n->bytes[len++] = (uint8_t)(w << 7 | v);
+	}
+	/* Gathers, most encodings of which are none. */
+	if (map == 2 && rng_percent(r, 10))
+		n->bytes[len++] = (uint8_t)(0x90 + rng_below(r, 4));
+	else
+		n->bytes[len++] = (uint8_t)rng_next(r);
+	return len;
+}
+
+/* A ModRM and what may follow; registers in 40 %. */
+static void noise_behind(struct rng *r, struct gen_insn *n, unsigned len)
+{
+	for (unsigned i = len; i < sizeof n->bytes; i += 8) {
+		uint64_t v = rng_next(r);
+
+		memcpy(n->bytes + i, &v, MIN((size_t)8, sizeof n->bytes - i));
+	}
+	if (rng_percent(r, 40))
+		n->bytes[len] |= 0xc0;
+	else if (n->bytes[len] >= 0xc0)
+		n->bytes[len] &= 0x7f;
+	/* Immediates behind it: small ones are shift counts and the like. */
+	if (rng_percent(r, 30))
+		n->bytes[len + 1] &= 0x3f;
+}
+
 void gen_opcode(struct gen *g, struct gen_insn *n)
 {
 	struct rng *r = &g->r;
 	unsigned pick = rng_below(r, 100), map = 0, len, op;
 
+	n->vex = -1;
+	if (g->host->v3 && rng_percent(r, 60)) {
+		noise_behind(r, n, vex_opcode(g, n));
+		return;
+	}
 	if (g->theme != THEME_ANY && rng_percent(r, 95)) {
 		themed_opcode(g, n);
 		return;
@@ -219,17 +277,5 @@ void gen_opcode(struct gen *g, struct gen_insn *n)
 	if (map >= 2)
 		n->bytes[len++] = map == 2 ? 0x38 : 0x3a;
 	n->bytes[len++] = (uint8_t)op;
-	for (unsigned i = len; i < sizeof n->bytes; i += 8) {
-		uint64_t v = rng_next(r);
-
-		memcpy(n->bytes + i, &v, MIN((size_t)8, sizeof n->bytes - i));
-	}
-	/* A ModRM, if there is one: registers in 40 %. */
-	if (rng_percent(r, 40))
-		n->bytes[len] |= 0xc0;
-	else if (n->bytes[len] >= 0xc0)
-		n->bytes[len] &= 0x7f;
-	/* Immediates behind it: small ones are shift counts and the like. */
-	if (rng_percent(r, 30))
-		n->bytes[len + 1] &= 0x3f;
+	noise_behind(r, n, len);
 }

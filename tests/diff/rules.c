@@ -21,6 +21,20 @@ static const uint8_t announced[] = {
 	ZYDIS_ISA_SET_SMAP, ZYDIS_ISA_SET_INVPCID,
 };
 
+/* What cpu.model=skep-v3.1 has beyond. */
+static const uint8_t announced_v3[] = {
+	ZYDIS_ISA_SET_AVX, ZYDIS_ISA_SET_AVX2, ZYDIS_ISA_SET_AVX2GATHER, ZYDIS_ISA_SET_AVXAES,
+	ZYDIS_ISA_SET_F16C, ZYDIS_ISA_SET_FMA, ZYDIS_ISA_SET_BMI1, ZYDIS_ISA_SET_BMI2,
+	ZYDIS_ISA_SET_LZCNT,
+};
+
+static bool model_v3;
+
+void rule_set_model(bool v3)
+{
+	model_v3 = v3;
+}
+
 /* Encodings that mean something older where the feature is missing: BSR, NOP and so on. */
 static const uint8_t older_meaning[] = {
 	ZYDIS_ISA_SET_LZCNT, ZYDIS_ISA_SET_CET, ZYDIS_ISA_SET_MPX, ZYDIS_ISA_SET_CLDEMOTE,
@@ -50,10 +64,12 @@ static enum rule rule_int(uint64_t vector)
 enum rule rule_for(const ZydisDecodedInstruction *insn, const ZydisDecodedOperand *ops,
 		   const struct host_facts *host)
 {
-	if (insn->mnemonic == ZYDIS_MNEMONIC_TZCNT ||
-	    in_set(older_meaning, sizeof older_meaning, insn->meta.isa_set))
+	bool v3 = model_v3 && in_set(announced_v3, sizeof announced_v3, insn->meta.isa_set);
+
+	if (!v3 && (insn->mnemonic == ZYDIS_MNEMONIC_TZCNT ||
+		    in_set(older_meaning, sizeof older_meaning, insn->meta.isa_set)))
 		return RULE_SKIP;
-	if (!in_set(announced, sizeof announced, insn->meta.isa_set))
+	if (!v3 && !in_set(announced, sizeof announced, insn->meta.isa_set))
 		return RULE_UD;
 	if (insn->meta.branch_type == ZYDIS_BRANCH_TYPE_FAR)
 		return RULE_SKIP;
@@ -88,6 +104,13 @@ enum rule rule_for(const ZydisDecodedInstruction *insn, const ZydisDecodedOperan
 		return RULE_ALONE;
 	/* Their alignment check (#AC) is the processor's affair: nothing before them may ask for it. */
 	case ZYDIS_MNEMONIC_MASKMOVQ: case ZYDIS_MNEMONIC_MASKMOVDQU:
+	case ZYDIS_MNEMONIC_VMASKMOVDQU:
+		return RULE_ALONE;
+	/* Their addresses are a vector's elements, which have to be settled. */
+	case ZYDIS_MNEMONIC_VGATHERDPS: case ZYDIS_MNEMONIC_VGATHERDPD:
+	case ZYDIS_MNEMONIC_VGATHERQPS: case ZYDIS_MNEMONIC_VGATHERQPD:
+	case ZYDIS_MNEMONIC_VPGATHERDD: case ZYDIS_MNEMONIC_VPGATHERDQ:
+	case ZYDIS_MNEMONIC_VPGATHERQD: case ZYDIS_MNEMONIC_VPGATHERQQ:
 		return RULE_ALONE;
 	default:
 		return RULE_RUN;
@@ -168,6 +191,13 @@ uint32_t rule_undefined_flags(const ZydisDecodedInstruction *insn, const ZydisDe
 		return RFLAGS_OF | RFLAGS_AF | RFLAGS_CF;
 	case ZYDIS_MNEMONIC_DAA: case ZYDIS_MNEMONIC_DAS:
 		return RFLAGS_OF;
+	case ZYDIS_MNEMONIC_ANDN: case ZYDIS_MNEMONIC_BLSI: case ZYDIS_MNEMONIC_BLSMSK:
+	case ZYDIS_MNEMONIC_BLSR: case ZYDIS_MNEMONIC_BZHI:
+		return RFLAGS_AF | RFLAGS_PF;
+	case ZYDIS_MNEMONIC_BEXTR:
+		return RFLAGS_AF | RFLAGS_SF | RFLAGS_PF;
+	case ZYDIS_MNEMONIC_LZCNT: case ZYDIS_MNEMONIC_TZCNT:
+		return F_ALL & ~(RFLAGS_ZF | RFLAGS_CF);
 	default:
 		return 0;
 	}
@@ -244,6 +274,23 @@ static void scan_all(bool compat, const struct host_facts *host, uint8_t *wanted
 	}
 }
 
+/* The same behind VEX prefixes: of either length, with and without a second source. */
+static void scan_vex(bool compat, const struct host_facts *host, uint8_t *wanted)
+{
+	ZydisDecoder z;
+
+	rule_decoder(&z, compat);
+	for (unsigned i = 0; i < 3 * 32 * 0x10000u; i++) {
+		unsigned map = 1 + i % 3, bits = i / 3 % 32, rest = i / 96;
+		uint8_t vvvv = bits & 1 ? 0xf : 0xd;
+		uint8_t b[16] = { 0xc4, (uint8_t)(0xe0 | map),
+				  (uint8_t)((bits & 2) << 6 | vvvv << 3 | (bits >> 2 & 7)),
+				  (uint8_t)rest, (uint8_t)(rest >> 8), 0x10 };
+
+		scan(&z, b, host, wanted);
+	}
+}
+
 unsigned rule_print_missing(const uint32_t *seen, const struct host_facts *host, FILE *out)
 {
 	static uint8_t wanted[ZYDIS_MNEMONIC_MAX_VALUE + 1];
@@ -252,6 +299,8 @@ unsigned rule_print_missing(const uint32_t *seen, const struct host_facts *host,
 	scan_all(false, host, wanted);
 	if (host->compat)
 		scan_all(true, host, wanted);
+	if (model_v3)
+		scan_vex(false, host, wanted);
 	for (unsigned m = 0; m <= ZYDIS_MNEMONIC_MAX_VALUE; m++) {
 		all += wanted[m];
 		if (wanted[m] && !seen[m]) {

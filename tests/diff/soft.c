@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "chipset/lapic.h"
+#include "cpu/model.h"
 #include "cpu/soft/cache.h"
 #include "cpu/soft/soft.h"
 #include "cpu/soft/system.h"
@@ -135,7 +136,7 @@ static void make_template(void)
 		 CR4_FSGSBASE;
 	s->efer = EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE;
 	s->cr3 = PHYS_TABLES;
-	s->xcr0 = 3;
+	s->xcr0 = soft->c->model->xcr0;
 	s->gdtr = (struct cpu_table){ KERNEL + PHYS_GDT, 0xfff };
 	s->idtr = (struct cpu_table){ KERNEL + PHYS_IDT, 0xfff };
 	s->seg[SEG_TR] = (struct cpu_segment){ .selector = SEL_TSS, .attr = 0x8b, .limit = 0x67,
@@ -160,8 +161,9 @@ static void write_code(struct soft_machine *m, const struct diff_case *k, bool i
 	soft_code_written(m->c, at, k->len);
 }
 
-static void set_fpu(struct cpu_fpu *f, const struct fx_image *x)
+static void set_fpu(struct cpu_fpu *f, const struct machine *m)
 {
+	const struct fx_image *x = &m->fx;
 	unsigned top = x->fsw >> 11 & 7;
 
 	memset(f, 0, sizeof *f);
@@ -172,10 +174,12 @@ static void set_fpu(struct cpu_fpu *f, const struct fx_image *x)
 	for (unsigned i = 0; i < 8; i++)
 		memcpy(f->st[(top + i) & 7], x->st[i], 10);
 	memcpy(f->xmm, x->xmm, sizeof f->xmm);
+	memcpy(f->ymmh, m->ymmh, sizeof f->ymmh);
 }
 
-static void get_fpu(struct fx_image *x, const struct cpu_fpu *f)
+static void get_fpu(struct machine *m, const struct cpu_fpu *f)
 {
+	struct fx_image *x = &m->fx;
 	unsigned top = f->fsw >> 11 & 7;
 
 	memset(x, 0, sizeof *x);
@@ -186,6 +190,7 @@ static void get_fpu(struct fx_image *x, const struct cpu_fpu *f)
 	for (unsigned i = 0; i < 8; i++)
 		memcpy(x->st[i], f->st[(top + i) & 7], 10);
 	memcpy(x->xmm, f->xmm, sizeof f->xmm);
+	memcpy(m->ymmh, f->ymmh, sizeof f->ymmh);
 }
 
 static void set_state(const struct diff_case *k, enum soft_path path)
@@ -196,7 +201,7 @@ static void set_state(const struct diff_case *k, enum soft_path path)
 					    : segment(SEL_CS64, ATTR_CODE64);
 
 	c->s = soft->template;
-	set_fpu(&c->s.fpu, &k->in.fx);
+	set_fpu(&c->s.fpu, &k->in);
 	memcpy(c->r, k->in.gpr, sizeof k->in.gpr);
 	soft_set_segment(c, SEG_CS, &code);
 	if (k->compat) {
@@ -272,7 +277,7 @@ void soft_execute(const struct diff_case *k, const uint8_t *memory, enum soft_pa
 	o->vector = 0;
 	o->error = 0;
 	o->memory = soft->ram + PHYS_DATA;
-	get_fpu(&o->m.fx, &c->s.fpu);
+	get_fpu(&o->m, &c->s.fpu);
 	o->m.fs_base = c->s.seg[SEG_FS].base;
 	o->m.gs_base = c->s.seg[SEG_GS].base;
 	o->m.rip = c->rip;
@@ -285,7 +290,7 @@ void soft_execute(const struct diff_case *k, const uint8_t *memory, enum soft_pa
 }
 
 /* NULL, or why there is none. */
-static const char *machine_init(const char *tier, struct skep_error *e)
+static const char *machine_init(const char *tier, bool v3, struct skep_error *e)
 {
 	struct vm_core_options o = { .ram = RAM_SIZE, .seeded = true };
 
@@ -294,7 +299,8 @@ static const char *machine_init(const char *tier, struct skep_error *e)
 	if (!soft->vm || vm_core_init(soft->vm, &o, e) < 0)
 		return "no machine";
 	soft->vm->config = config_create();
-	if (config_set(soft->vm->config, "soft.tier", tier, NULL, e))
+	if (config_set(soft->vm->config, "soft.tier", tier, NULL, e) ||
+	    (v3 && config_set(soft->vm->config, "cpu.model", "skep-v3.1", NULL, e)))
 		return e->text;
 	soft->vm->ncpus = 1;
 	soft->v = soft->vm->vcpus[0] = vcpu_create(soft->vm, 0, &vcpu_soft_ops, e);
@@ -329,13 +335,13 @@ static void machine_finish(struct soft_machine *m)
 	*m = (struct soft_machine){ 0 };
 }
 
-const char *soft_init(unsigned *paths)
+const char *soft_init(bool v3, unsigned *paths)
 {
 	static struct skep_error e;
 	const char *why;
 
 	soft = &machines[1];
-	why = machine_init("translator", &e);
+	why = machine_init("translator", v3, &e);
 	*paths = why ? SOFT_TRANSLATED : SOFT_PATHS;
 	if (why && !strstr(why, "not built yet"))
 		return why;
@@ -344,7 +350,7 @@ const char *soft_init(unsigned *paths)
 		machine_finish(soft);
 	}
 	soft = &machines[0];
-	return machine_init("interpreter", &e);
+	return machine_init("interpreter", v3, &e);
 }
 
 void soft_finish(void)

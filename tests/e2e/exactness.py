@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 
-from lib import BUILD, LONG, SKEP, Skip, initrd, kernel, need_tier, run, scratch
+from lib import BUILD, LONG, SKEP, Skip, has_model, initrd, kernel, need_tier, run, scratch
 
 HOST_FIELDS = {"manifest.id", "manifest.host_wall_ns", "manifest.parent_path", "manifest.parent", "manifest.written",
                # What a slow reader of the console has not taken yet.
@@ -272,7 +272,7 @@ def identities():
 # With the settings that they need.
 GUESTS = [("real",), ("exceptions",), ("strings",), ("paging32",), ("task",), ("smc",), ("timers",), ("apic",),
           ("hpet",), ("fpu",), ("exact",), ("pvclock", "-o", "identity=kvm"),
-          ("hyperv", "-o", "identity=hyperv")]
+          ("hyperv", "-o", "identity=hyperv"), ("avx", "-o", "cpu.model=skep-v3.1")]
 
 
 def freestanding():
@@ -288,6 +288,8 @@ def freestanding():
             argv = ["run", "-c", "1", "-m", "256M", "-l", "com1,stdio", "-o", "clock.mode=virtual", "-o",
                     "seed=7", "-o", "lpc.debug_exit=true", "-o",
                     "uuid=11111111-2222-4333-8444-555555555555", *more, "--kernel", elf, guest]
+            if guest == "avx" and not has_model(list(more)):
+                continue
             total = total_insns(argv, directory, (1,))
             start_at = rng.randrange(200, 2000)
             points = {start_at}

@@ -222,6 +222,16 @@ def need_tier(tier):
     assert code == ERROR, f"a machine without a kernel ran: {out}"
 
 
+def has_model(args):
+    """Does the host's processor have what this cpu.model needs?  Says so if not."""
+    code, out = command("run", "-m", "16M", *args, "-o", "control=none", "--kernel", "/nonexistent", "model")
+    assert code == ERROR, f"a machine without a kernel ran: {out}"
+    if "this host's processor has no" in out:
+        print(f"# {out.strip()}", flush=True)
+        return False
+    return True
+
+
 def each_tier(case):
     """The same case for each tier: NAME_interpreter(), NAME_translator(), which call case(tier)."""
     def of(tier):

@@ -6,6 +6,7 @@
 #include "cpu/soft/jit/jit.h"
 #include "cpu/soft/mmu.h"
 #include "cpu/soft/shared.h"
+#include "cpu/soft/vex_thunk.h"
 #include "vm/vm.h"
 
 #define ARENA_OPS	(512u * 1024)		/* 16 MiB */
@@ -83,12 +84,13 @@ void soft_cache_flush(struct soft_cpu *c)
 	struct soft_cache *k = c->cache;
 
 	SOFT_COUNT(c, code_flushes);
-	soft_jit_flush(c);
 	c->jit_wanted = NULL;
 	memset(k->hash, 0, sizeof k->hash);
 	memset(k->page_hash, 0, sizeof k->page_hash);
 	memset(c->jumps, 0, JUMP_ENTRIES * sizeof *c->jumps);
 	k->nblocks = k->npages = k->arena_used = 0;
+	soft_vex_flush(c->vex);
+	soft_jit_flush(c);
 }
 
 static unsigned block_hash(uint64_t phys, uint32_t mode)
@@ -258,7 +260,7 @@ const struct soft_op *soft_cache_find(struct soft_cpu *c)
 		goto found;
 
 	if (k->arena_used + BLOCK_MAX_OPS > ARENA_OPS || k->nblocks == MAX_BLOCKS ||
-	    k->npages + 2 > MAX_PAGES)
+	    k->npages + 2 > MAX_PAGES || !soft_vex_room(c->vex))
 		soft_cache_flush(c);
 	/*
 	 * Who writes the page from another thread looks at the flag after the bytes; so the
@@ -331,7 +333,7 @@ void soft_cache_translate(struct soft_cpu *c)
 	if (!fetch.host)
 		return;
 	b = block_find(c->cache, fetch.phys | (lin & 0xfff), c->mode & ~MODE_NOT_KEYED);
-	if (b && b->phys2 == NO_PAGE && b->ops[0].fn == op_head)
+	if (b && b->phys2 == NO_PAGE && b->ops[0].fn == op_head && soft_vex_room(c->vex))
 		soft_jit_translate(c, fetch.host + (lin & 0xfff), b->nbytes, (unsigned)(lin & 0xfff),
 				   b->ops);
 }

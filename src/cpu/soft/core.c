@@ -8,12 +8,14 @@
 
 #include "cpu/model.h"
 #include "cpu/soft/cache.h"
+#include "cpu/soft/host.h"
 #include "cpu/soft/jit/jit.h"
 #include "cpu/soft/mmu.h"
 #include "cpu/soft/shared.h"
 #include "cpu/soft/soft.h"
 #include "cpu/soft/specialise.h"
 #include "cpu/soft/system.h"
+#include "cpu/soft/vex_thunk.h"
 #include "vm/virtual.h"
 #include "vm/vm.h"
 
@@ -224,6 +226,9 @@ void soft_update_mode(struct soft_cpu *c)
 		mode |= MODE_NOFPU | MODE_NOSSE;
 	if (!(s->cr4 & CR4_OSFXSR))
 		mode |= MODE_NOSSE;
+	if (c->vex && (s->cr0 & CR0_TS || !(s->cr4 & CR4_OSXSAVE) ||
+		       ~s->xcr0 & (XCR0_SSE | XCR0_AVX)))
+		mode |= MODE_NOAVX;
 	if (~s->fpu.mxcsr & 0x1f80)
 		mode |= MODE_FPSTRICT;
 	if (c->cpl == 3)
@@ -308,6 +313,8 @@ static void decode_alone(struct soft_cpu *c, struct soft_op *ops)
 	}
 	here = MIN(room, 4096 - off);
 	fetch_bytes(c, lin, bytes, here);
+	if (unlikely(!soft_vex_room(c->vex)))
+		soft_cache_flush(c);
 	in.avail = here;
 	if (soft_decode_block(c, &in, 1, ops, &ninsns, &nbytes))
 		return;
@@ -604,23 +611,12 @@ static void soft_destroy(struct vcpu *v)
 	soft_cache_destroy(c->cache);
 	soft_jit_destroy(c->jit);
 	soft_mmu_destroy(c->mmu);
+	soft_vex_destroy(c->vex);
 	free(c->jumps);
 	free(c->twins);
 	free(c->written);
 	free(c);
 	v->backend = NULL;
-}
-
-/* The handlers are the host's own instructions: what the model announces, it must have. */
-static int check_host(struct skep_error *e)
-{
-	const char *missing = !__builtin_cpu_supports("sse4.2") ? "SSE4.2" :
-			      !__builtin_cpu_supports("popcnt") ? "POPCNT" :
-			      !__builtin_cpu_supports("aes") ? "AES" :
-			      !__builtin_cpu_supports("pclmul") ? "PCLMULQDQ" : NULL;
-
-	return missing ? skep_fail(e, ENOTSUP, "backend=soft: this host's processor has no %s, "
-				   "which the soft processor runs on", missing) : 0;
 }
 
 static int soft_create(struct vcpu *v, struct skep_error *e)
@@ -630,10 +626,6 @@ static int soft_create(struct vcpu *v, struct skep_error *e)
 
 	if (!c)
 		return skep_fail(e, ENOMEM, "not enough memory for a processor");
-	if (check_host(e)) {
-		free(c);
-		return -ENOTSUP;
-	}
 	memset(c, 0, sizeof *c);
 	v->backend = c;
 	c->v = v;
@@ -643,6 +635,17 @@ static int soft_create(struct vcpu *v, struct skep_error *e)
 	if (!c->model) {
 		soft_destroy(v);
 		return skep_fail(e, EINVAL, "cpu.model: there is no CPU model \"%s\"", name);
+	}
+	if (soft_host_check(c->model, soft_host_features(), e) < 0) {
+		soft_destroy(v);
+		return -ENOTSUP;
+	}
+	if (c->model->v3) {
+		c->vex = soft_vex_create(e);
+		if (!c->vex) {
+			soft_destroy(v);
+			return -ENOMEM;
+		}
 	}
 	c->mmu = soft_mmu_create(c->vm->clock.mode == CLOCK_MODE_VIRTUAL);
 	c->cache = soft_cache_create(e);

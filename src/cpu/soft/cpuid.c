@@ -136,6 +136,11 @@ void soft_cpuid(struct soft_cpu *c, uint32_t leaf, uint32_t sub, uint32_t out[4]
 	case 0xb:
 		complete_topology(c, sub, out);
 		break;
+	case 0xd:
+		/* The size of an area with all enabled components; sub-leaf 1: in the compacted form. */
+		if (l && sub < 2 && c->s.xcr0 & XCR0_AVX)
+			out[1] = XSAVE_AVX_END;
+		break;
 	case 0x15:
 		complete_tsc(c, out);
 		break;

@@ -3,6 +3,7 @@
  * limits of the block, prefixes, the memory operand; the families choose the
  * handlers (decode_int.c, decode_sse.c, decode_x87.c, decode_sys.c).
  */
+#include "cpu/model.h"
 #include "cpu/soft/cache.h"
 #include "cpu/soft/decode.h"
 #include "cpu/soft/exec.h"
@@ -138,8 +139,9 @@ static bool memory_operand(const struct soft_decode *d, struct soft_op *op, stru
 	return true;
 }
 
-void soft_decoder_init(ZydisDecoder *z, uint32_t mode)
+void soft_decoder_init(ZydisDecoder *z, const struct soft_cpu *c)
 {
+	uint32_t mode = c->mode;
 	bool pe = mode & MODE_PE && !(mode & MODE_VM86);
 
 	if (mode & MODE_CS64)
@@ -149,11 +151,11 @@ void soft_decoder_init(ZydisDecoder *z, uint32_t mode)
 	else
 		ZydisDecoderInit(z, pe ? ZYDIS_MACHINE_MODE_LEGACY_16 : ZYDIS_MACHINE_MODE_REAL_16,
 				 ZYDIS_STACK_WIDTH_16);
-	/* Encodings of features that no model announces mean what they meant before. */
+	/* Encodings of features that the model does not announce mean what they meant before. */
 	ZydisDecoderEnableMode(z, ZYDIS_DECODER_MODE_MPX, ZYAN_FALSE);
 	ZydisDecoderEnableMode(z, ZYDIS_DECODER_MODE_CET, ZYAN_FALSE);
-	ZydisDecoderEnableMode(z, ZYDIS_DECODER_MODE_LZCNT, ZYAN_FALSE);
-	ZydisDecoderEnableMode(z, ZYDIS_DECODER_MODE_TZCNT, ZYAN_FALSE);
+	ZydisDecoderEnableMode(z, ZYDIS_DECODER_MODE_LZCNT, c->model->v3);
+	ZydisDecoderEnableMode(z, ZYDIS_DECODER_MODE_TZCNT, c->model->v3);
 	ZydisDecoderEnableMode(z, ZYDIS_DECODER_MODE_WBNOINVD, ZYAN_FALSE);
 	ZydisDecoderEnableMode(z, ZYDIS_DECODER_MODE_CLDEMOTE, ZYAN_FALSE);
 }
@@ -214,14 +216,15 @@ unsigned soft_decode_one(struct soft_decode *d, unsigned offset, struct soft_op 
 		if (d->op[i].type == ZYDIS_OPERAND_TYPE_MEMORY &&
 		    d->op[i].visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT)
 			d->mem = (int)i;
-	if (d->mem >= 0)
+	if (d->mem >= 0 && !soft_vex_own_address(d))
 		need_ea = memory_operand(d, &op, &ea);
 	if (in->address_width == 32)
 		op.flags |= OPF_ADDR32;
 	else if (in->address_width == 16)
 		op.flags |= OPF_ADDR16;
 
-	if (in->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY ||
+	if (in->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX ? !soft_decode_vex(d, &op) :
+	    in->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY ||
 	    !(soft_decode_int(d, &op) || soft_decode_sse(d, &op) || soft_decode_x87(d, &op) ||
 	      soft_decode_sys(d, &op))) {
 		op.fn = op_ud;
@@ -264,7 +267,7 @@ unsigned soft_decode_block(struct soft_cpu *c, const struct block_bytes *in, uns
 	unsigned at = 0, n = 1, count = 0;
 	bool ends = false;
 
-	soft_decoder_init(&z, c->mode);
+	soft_decoder_init(&z, c);
 	while (count < max && !ends && at < in->avail) {
 		struct soft_decode d = { .c = c, .mode = c->mode, .insn = &insn, .op = operands };
 		unsigned avail = in->avail - at;

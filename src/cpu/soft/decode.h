@@ -26,7 +26,7 @@ struct soft_decode {
 };
 
 /* A decoder of what the model has, in the mode (MODE_*). */
-void soft_decoder_init(ZydisDecoder *z, uint32_t mode);
+void soft_decoder_init(ZydisDecoder *z, const struct soft_cpu *c);
 /* One instruction, at `offset` in its page, into at most OPS_PER_INSN ops at *out; returns how many. */
 unsigned soft_decode_one(struct soft_decode *d, unsigned offset, struct soft_op *out);
 #define OPS_PER_INSN 5

@@ -483,6 +483,8 @@ bool soft_decode_int(struct soft_decode *d, struct soft_op *op)
 	case ZYDIS_MNEMONIC_BSF: return decode_rm(d, op, exec_bsf[0]);
 	case ZYDIS_MNEMONIC_BSR: return decode_rm(d, op, exec_bsf[1]);
 	case ZYDIS_MNEMONIC_POPCNT: return decode_rm(d, op, exec_popcnt);
+	case ZYDIS_MNEMONIC_LZCNT: return decode_rm(d, op, exec_lzcnt);
+	case ZYDIS_MNEMONIC_TZCNT: return decode_rm(d, op, exec_tzcnt);
 	case ZYDIS_MNEMONIC_CRC32: return decode_crc32(d, op);
 	case ZYDIS_MNEMONIC_MUL: return decode_mul(d, op, MUL_MUL);
 	case ZYDIS_MNEMONIC_IMUL: return decode_imul(d, op);

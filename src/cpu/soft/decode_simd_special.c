@@ -103,7 +103,7 @@ static bool mask_to_gpr(struct soft_decode *d, struct soft_op *op, op_fn *fn, op
 	return true;
 }
 
-static bool mask_move(struct soft_decode *d, struct soft_op *op, op_fn *fn)
+bool simd_mask_move(struct soft_decode *d, struct soft_op *op, op_fn *fn)
 {
 	unsigned i;
 
@@ -170,9 +170,9 @@ static bool decode_move(struct soft_decode *d, struct soft_op *op)
 	case ZYDIS_MNEMONIC_PMOVMSKB:
 		return mask_to_gpr(d, op, sse_pmovmskb, mmx_pmovmskb);
 	case ZYDIS_MNEMONIC_MASKMOVDQU:
-		return mask_move(d, op, sse_maskmovdqu);
+		return simd_mask_move(d, op, sse_maskmovdqu);
 	case ZYDIS_MNEMONIC_MASKMOVQ:
-		return mask_move(d, op, mmx_maskmovq);
+		return simd_mask_move(d, op, mmx_maskmovq);
 	default:
 		return false;
 	}

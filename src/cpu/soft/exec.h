@@ -49,6 +49,7 @@ extern op_fn *const exec_cmpxchg[2][4];
 extern op_fn *const exec_movbe[2][3];		/* [store][size - 1] */
 extern op_fn *const exec_bsf[2][2][3];		/* [reverse][mem][size - 1] */
 extern op_fn *const exec_popcnt[2][3];
+extern op_fn *const exec_lzcnt[2][3], *const exec_tzcnt[2][3];
 extern op_fn *const exec_crc32[2][4];
 extern op_fn op_cmpxchg8b, op_cmpxchg16b;
 extern op_fn op_bswap32, op_bswap64, op_bswap16;

@@ -259,6 +259,31 @@ static const struct soft_op *popcnt##bits##_m(struct soft_cpu *c, const struct s
 POPCNT(16) POPCNT(32) POPCNT(64)
 op_fn *const exec_popcnt[2][3] = { WIDE(popcnt, r), WIDE(popcnt, m) };
 
+/* LZCNT and TZCNT set ZF and CF; what they leave undefined may be what it was. */
+#define COUNT_ZEROS(name, bits)								\
+static inline const struct soft_op *name##bits(struct soft_cpu *c, const struct soft_op *op, \
+					       u##bits s)				\
+{											\
+	u##bits v;									\
+	u16 cc = c->cc;									\
+	__asm__(FLAGS_IN #name " %2, %1" FLAGS_OUT : "+a"(cc), "=&r"(v) : "r"(s) : "cc");	\
+	SET##bits(c, op->dst, v);							\
+	c->cc = cc;									\
+	NEXT(c, op);									\
+}											\
+static const struct soft_op *name##bits##_r(struct soft_cpu *c, const struct soft_op *op) \
+{											\
+	return name##bits(c, op, R##bits(c, op->src));					\
+}											\
+static const struct soft_op *name##bits##_m(struct soft_cpu *c, const struct soft_op *op) \
+{											\
+	return name##bits(c, op, soft_ld##bits(c, op, soft_ea(c, op)));			\
+}
+COUNT_ZEROS(lzcnt, 16) COUNT_ZEROS(lzcnt, 32) COUNT_ZEROS(lzcnt, 64)
+COUNT_ZEROS(tzcnt, 16) COUNT_ZEROS(tzcnt, 32) COUNT_ZEROS(tzcnt, 64)
+op_fn *const exec_lzcnt[2][3] = { WIDE(lzcnt, r), WIDE(lzcnt, m) };
+op_fn *const exec_tzcnt[2][3] = { WIDE(tzcnt, r), WIDE(tzcnt, m) };
+
 /* CRC32: size of the source; the destination is 32 bits, zero-extended. */
 static u32 crc32c(u32 crc, u64 v, unsigned bytes)
 {

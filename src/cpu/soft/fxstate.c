@@ -11,16 +11,21 @@
  * announce that: CPUID 7, EBX bit 6).  They are offsets of the guest.  FCS and FDS
  * are zero (CPUID 7, EBX bit 13).
  *
- * Components are x87 (0) and SSE (1).  XINUSE is a function of the state: x87
- * is in use unless FCW = 037FH, FSW = 0, all registers are empty and zero; SSE
- * unless XMM0-15 are zero.  There is no modified optimisation.
+ * Components are x87 (0), SSE (1) and, where the model has it, AVX (2): the upper
+ * halves of YMM0-15, which lie behind the header in either form of the area.
+ * XINUSE is a function of the state: x87 is in use unless FCW = 037FH, FSW = 0,
+ * all registers are empty and zero; SSE unless XMM0-15 are zero; AVX unless all
+ * upper halves are.  There is no modified optimisation.
  */
+#include "cpu/model.h"
 #include "cpu/soft/simd.h"
 #include "cpu/soft/simd_special.h"
+#include "cpu/soft/system.h"
 #include "cpu/soft/x87.h"
 
 #define X87	0x1u
 #define SSE	0x2u
+#define AVX	0x4u
 #define MXCSR_VALID 0xffffu
 #define MXCSR_INIT  0x1f80u
 #define CPUID_XGETBV1 0x4u	/* leaf 0xd.1, EAX */
@@ -31,6 +36,8 @@
 #define FX_XMM		160
 #define XS_HEADER	512
 #define XS_SIZE		576
+#define XS_AVX		576	/* the only extended component: there in either form */
+_Static_assert(XS_AVX + sizeof(((struct cpu_fpu *)0)->ymmh) == XSAVE_AVX_END, "XSAVE area");
 
 static unsigned xmm_count(const struct soft_cpu *c)
 {
@@ -128,6 +135,8 @@ static unsigned xinuse(const struct soft_cpu *c)
 		v |= X87;
 	if (!zero(f->xmm, sizeof f->xmm))
 		v |= SSE;
+	if (!zero(f->ymmh, sizeof f->ymmh))
+		v |= AVX;
 	return v;
 }
 
@@ -194,7 +203,7 @@ static void check_xsave(struct soft_cpu *c, const struct soft_op *op)
 /* Requested components: EDX:EAX and XCR0. */
 static unsigned requested(const struct soft_cpu *c)
 {
-	return (unsigned)c->r[REG_RAX] & (unsigned)c->s.xcr0 & (X87 | SSE);
+	return (unsigned)c->r[REG_RAX] & (unsigned)c->s.xcr0;
 }
 
 /*
@@ -212,7 +221,7 @@ static void do_xsave(struct soft_cpu *c, const struct soft_op *op, uint64_t lin,
 {
 	uint8_t image[XS_HEADER], header[16];
 
-	soft_check_write(c, op, lin, XS_SIZE);
+	soft_check_write(c, op, lin, XS_SIZE + (p->write & AVX ? sizeof c->s.fpu.ymmh : 0));
 	if (p->write & X87) {
 		put_x87(c, image, op->size == 8);
 		soft_store_bytes(c, op, lin, image, FX_MXCSR);
@@ -224,6 +233,8 @@ static void do_xsave(struct soft_cpu *c, const struct soft_op *op, uint64_t lin,
 	}
 	if (p->write & SSE)
 		soft_store_bytes(c, op, lin + FX_XMM, c->s.fpu.xmm, xmm_count(c) * 16);
+	if (p->write & AVX)
+		soft_store_bytes(c, op, lin + XS_AVX, c->s.fpu.ymmh, xmm_count(c) * 16);
 	store64(header, p->bv);
 	store64(header + 8, p->comp);
 	soft_store_bytes(c, op, lin + XS_HEADER, header, p->compact ? 16 : 8);
@@ -244,7 +255,7 @@ static const struct soft_op *xsave(struct soft_cpu *c, const struct soft_op *op,
 	unsigned rfbm = requested(c), used = xinuse(c);
 	struct xsave_plan p = {
 		.write = optimise ? rfbm & used : rfbm,
-		.mxcsr = rfbm & SSE,
+		.mxcsr = rfbm & (SSE | AVX),
 	};
 
 	p.bv = (soft_load(c, op, lin + XS_HEADER, 8) & ~(uint64_t)rfbm) | (used & rfbm);
@@ -292,12 +303,12 @@ static bool header_ok(const struct soft_cpu *c, const uint8_t *h)
 
 OP_FN(op_xrstor)
 {
-	uint8_t image[XS_SIZE];
+	uint8_t image[XSAVE_AVX_END];
 	const uint8_t *h = image + XS_HEADER;
 	uint64_t lin = check_xsave_area(c, op);
 	unsigned rfbm = requested(c), n = xmm_count(c) * 16;
 	uint32_t mxcsr;
-	bool compact;
+	bool compact, sets_mxcsr;
 	uint64_t bv;
 
 	soft_load_bytes(c, op, lin, image, XS_SIZE);
@@ -306,8 +317,12 @@ OP_FN(op_xrstor)
 	mxcsr = load32(image + FX_MXCSR);
 	if (compact && !(bv & SSE))
 		mxcsr = MXCSR_INIT;
-	if (!header_ok(c, h) || ((rfbm & SSE) && (mxcsr & ~MXCSR_VALID)))
+	/* 13.8.1, 13.8.2: in the standard form MXCSR belongs to AVX, too. */
+	sets_mxcsr = rfbm & (compact ? SSE : SSE | AVX);
+	if (!header_ok(c, h) || (sets_mxcsr && (mxcsr & ~MXCSR_VALID)))
 		soft_raise_err(c, op, EXC_GP, 0);
+	if (rfbm & bv & AVX)
+		soft_load_bytes(c, op, lin + XS_AVX, image + XS_AVX, n);
 	if (rfbm & bv & X87)
 		get_x87(c, image, op->size == 8);
 	else if (rfbm & X87)
@@ -316,7 +331,11 @@ OP_FN(op_xrstor)
 		memcpy(c->s.fpu.xmm, image + FX_XMM, n);
 	else if (rfbm & SSE)
 		memset(c->s.fpu.xmm, 0, n);
-	if (rfbm & SSE)
+	if (rfbm & bv & AVX)
+		memcpy(c->s.fpu.ymmh, image + XS_AVX, n);
+	else if (rfbm & AVX)
+		memset(c->s.fpu.ymmh, 0, n);
+	if (sets_mxcsr)
 		return set_mxcsr(c, op, mxcsr);
 	return op + 1;
 }
@@ -340,20 +359,29 @@ OP_FN(op_xgetbv)
 	return op + 1;
 }
 
+bool soft_xcr0_ok(const struct soft_cpu *c, uint64_t v)
+{
+	return v & XCR0_X87 && !(v & ~c->model->xcr0) && (!(v & XCR0_AVX) || v & XCR0_SSE);
+}
+
 OP_FN(op_xsetbv)
 {
 	uint64_t v = R32(c, SLOT(REG_RAX)) | (uint64_t)R32(c, SLOT(REG_RDX)) << 32;
 
 	if (!(c->s.cr4 & CR4_OSXSAVE))
 		soft_raise(c, op, EXC_UD);
-	if (c->cpl || R32(c, SLOT(REG_RCX)) || !(v & X87) || (v & ~(uint64_t)(X87 | SSE)))
+	if (c->cpl || R32(c, SLOT(REG_RCX)) || !soft_xcr0_ok(c, v))
 		soft_raise_err(c, op, EXC_GP, 0);
 	c->s.xcr0 = v;
+	soft_update_mode(c);
 	return soft_leave(c, op, soft_next_rip(c, op));
 }
 
+/* op->imm: the VEX form, whose checks have been made. */
 static void check_mxcsr(struct soft_cpu *c, const struct soft_op *op)
 {
+	if (op->imm)
+		return;
 	if ((c->s.cr0 & CR0_EM) || !(c->s.cr4 & CR4_OSFXSR))
 		soft_raise(c, op, EXC_UD);
 	if (c->s.cr0 & CR0_TS)

@@ -28,6 +28,7 @@ typedef v2di_u simd_m16u;
 typedef uint64_t u64a __attribute__((may_alias));
 typedef uint32_t u32a __attribute__((may_alias));
 typedef uint16_t u16a __attribute__((may_alias));
+#define YMMH(c, off) (*(v2di *)((char *)(c)->s.fpu.ymmh + (off)))	/* bits 255:128 */
 #define XQ(c, off, i) (((u64a *)((char *)(c)->s.fpu.xmm + (off)))[i])
 #define XD(c, off, i) (((u32a *)((char *)(c)->s.fpu.xmm + (off)))[i])
 #define XW(c, off, i) (((u16a *)((char *)(c)->s.fpu.xmm + (off)))[i])
@@ -160,6 +161,9 @@ struct simd_entry {
 
 /* Mnemonics that are more than a table's line: decode_simd_special.c. */
 bool simd_decode_special(struct soft_decode *d, struct soft_op *op, uint8_t *fp);
+
+/* MASKMOVDQU and its kin, whose address no operand names. */
+bool simd_mask_move(struct soft_decode *d, struct soft_op *op, op_fn *fn);
 
 /* FXSAVE, XSAVE and their kin, MXCSR (fxstate.c); complete, with their own checks. */
 bool simd_decode_state(struct soft_decode *d, struct soft_op *op);

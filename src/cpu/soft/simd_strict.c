@@ -16,12 +16,8 @@
  */
 #include "cpu/soft/simd.h"
 #include "cpu/soft/simd_special.h"
+#include "cpu/soft/simd_strict.h"
 #include "cpu/soft/x87.h"
-
-#define MX_BEFORE	(MX_IE | MX_DE | MX_ZE)
-
-/* What an instruction does with its elements. */
-enum { K_NONE, K_ADD, K_SUB, K_MUL, K_DIV, K_CONVERT, K_HADD, K_HSUB, K_ADDSUB };
 
 struct fp_saved {
 	v2di reg;		/* XMM or MM */
@@ -38,13 +34,13 @@ static struct fp_saved *saved(struct soft_cpu *c)
 }
 
 /* Is overflow or underflow unmasked? */
-static bool recomputes(const struct soft_cpu *c)
+bool strict_recomputes(const struct soft_cpu *c)
 {
 	return (c->s.fpu.mxcsr >> 7 & (MX_OE | MX_UE)) != (MX_OE | MX_UE);
 }
 
 /* The flags are the guest's now, and the host's are clear. */
-static void begin(struct soft_cpu *c)
+void strict_begin(struct soft_cpu *c)
 {
 	uint32_t control = c->s.fpu.mxcsr & MX_CONTROL;
 
@@ -55,7 +51,7 @@ static void begin(struct soft_cpu *c)
 	simd_set_host_mxcsr(control | MX_MASKS);
 }
 
-static _Noreturn void raise_simd(struct soft_cpu *c, const struct soft_op *op, uint32_t flags)
+_Noreturn void strict_raise(struct soft_cpu *c, const struct soft_op *op, uint32_t flags)
 {
 	c->s.fpu.mxcsr |= flags;
 	soft_mxcsr_load(c);
@@ -205,7 +201,7 @@ static void element_operands(struct element *e, unsigned kind, unsigned i, unsig
 	e->b = get(s, i, e->in_bits);
 }
 
-static uint32_t result_flags(const struct soft_cpu *c, unsigned kind, unsigned elem,
+uint32_t strict_result_flags(const struct soft_cpu *c, unsigned kind, unsigned elem,
 			     const v2di *d, const v2di *s, const v2di *result)
 {
 	unsigned i, n = element_count(elem);
@@ -254,14 +250,14 @@ static OP_FN(fp_before)
 {
 	const v2di *reg = destination(c, op);
 
-	if (op->imm != K_NONE && recomputes(c))
+	if (op->imm != K_NONE && strict_recomputes(c))
 		save_source(c, op);
 	if (reg)
 		saved(c)->reg = *reg;
 	else if (op->size >> 4 == FPD_GPR)
 		saved(c)->gpr = R64(c, op->dst);
 	saved(c)->cc = c->cc;
-	begin(c);
+	strict_begin(c);
 	return op + 1;
 }
 
@@ -282,9 +278,9 @@ static OP_FN(fp_after)
 	uint32_t masks = c->s.fpu.mxcsr >> 7;
 	uint32_t raised = simd_host_mxcsr() & MX_FLAGS;
 
-	if (op->imm != K_NONE && recomputes(c))
+	if (op->imm != K_NONE && strict_recomputes(c))
 		raised = (raised & MX_BEFORE) |
-			 result_flags(c, (unsigned)op->imm, op->size & 15, &saved(c)->reg,
+			 strict_result_flags(c, (unsigned)op->imm, op->size & 15, &saved(c)->reg,
 				      &saved(c)->src, &XMM(c, op->dst));
 	if (likely(!(raised & ~masks)))
 		return op + 1;
@@ -292,7 +288,7 @@ static OP_FN(fp_after)
 	if (raised & ~masks & MX_BEFORE)
 		raised &= MX_BEFORE;
 	put_back(c, op);
-	raise_simd(c, op, raised);
+	strict_raise(c, op, raised);
 }
 
 /*
@@ -301,31 +297,45 @@ static OP_FN(fp_after)
  * instruction gives the result, whose NaNs no order of additions would give.
  */
 
-/* One packed operation with its own exceptions; elem is FPE_PS or FPE_PD. */
-static v2di stage(struct soft_cpu *c, const struct soft_op *op, unsigned kind, unsigned elem,
-		  v2di a, v2di b)
+static v2di packed(unsigned kind, unsigned elem, v2di a, v2di b)
 {
-	uint32_t masks = c->s.fpu.mxcsr >> 7, raised;
-	v2di r = a;
-
-	begin(c);
 	if (kind == K_MUL && elem == FPE_PS)
-		asm volatile("mulps %1, %0" : "+x"(r) : "x"(b));
+		asm volatile("mulps %1, %0" : "+x"(a) : "x"(b));
 	else if (kind == K_MUL)
-		asm volatile("mulpd %1, %0" : "+x"(r) : "x"(b));
+		asm volatile("mulpd %1, %0" : "+x"(a) : "x"(b));
 	else if (elem == FPE_PS)
-		asm volatile("addps %1, %0" : "+x"(r) : "x"(b));
+		asm volatile("addps %1, %0" : "+x"(a) : "x"(b));
 	else
-		asm volatile("addpd %1, %0" : "+x"(r) : "x"(b));
+		asm volatile("addpd %1, %0" : "+x"(a) : "x"(b));
+	return a;
+}
+
+/*
+ * One packed operation with its own exceptions on n pairs of operands at once, in a[]; elem is
+ * FPE_PS or FPE_PD.
+ */
+static void stage(struct soft_cpu *c, const struct soft_op *op, unsigned kind, unsigned elem,
+		  unsigned n, v2di *a, const v2di *b)
+{
+	uint32_t masks = c->s.fpu.mxcsr >> 7, raised, flags = 0;
+	v2di r[2];
+
+	strict_begin(c);
+	for (unsigned i = 0; i < n; i++)
+		r[i] = packed(kind, elem, a[i], b[i]);
 	raised = simd_host_mxcsr() & MX_FLAGS;
-	if (recomputes(c))
-		raised = (raised & MX_BEFORE) | result_flags(c, kind, elem, &a, &b, &r);
+	for (unsigned i = 0; i < n; i++) {
+		if (strict_recomputes(c))
+			flags |= strict_result_flags(c, kind, elem, &a[i], &b[i], &r[i]);
+		a[i] = r[i];
+	}
+	if (strict_recomputes(c))
+		raised = (raised & MX_BEFORE) | flags;
 	if (raised & ~masks) {
 		if (raised & ~masks & MX_BEFORE)
 			raised &= MX_BEFORE;
-		raise_simd(c, op, raised);
+		strict_raise(c, op, raised);
 	}
-	return r;
 }
 
 /* Elements a and b, and zeros. */
@@ -346,29 +356,55 @@ static v2di dot_source(struct soft_cpu *c, const struct soft_op *op)
 	return *(const v2di *)simd_src(c, op, 16);
 }
 
-static OP_FN(dpps_strict)
+void strict_dot_ps(struct soft_cpu *c, const struct soft_op *op, unsigned n, const v2di *d,
+		   const v2di *s, unsigned imm)
 {
-	v2di mask, t, s = dot_source(c, op);
+	v2di mask, a[2] = { 0 }, b[2] = { 0 };
 	uint32_t e[4];
 	unsigned i;
 
 	for (i = 0; i < 4; i++)
-		e[i] = op->imm >> (4 + i) & 1 ? ~0u : 0;
+		e[i] = imm >> (4 + i) & 1 ? ~0u : 0;
 	memcpy(&mask, e, 16);
-	t = stage(c, op, K_MUL, FPE_PS, XMM(c, op->dst) & mask, s & mask);
-	t = stage(c, op, K_ADD, FPE_PS, shuffle(t, 0, 2), shuffle(t, 1, 3));
-	stage(c, op, K_ADD, FPE_PS, (v2di){ (uint32_t)t[0], 0 },
-	      (v2di){ (long long)((uint64_t)t[0] >> 32), 0 });
+	for (i = 0; i < n; i++) {
+		a[i] = d[i] & mask;
+		b[i] = s[i] & mask;
+	}
+	stage(c, op, K_MUL, FPE_PS, n, a, b);
+	for (i = 0; i < n; i++) {
+		b[i] = shuffle(a[i], 1, 3);
+		a[i] = shuffle(a[i], 0, 2);
+	}
+	stage(c, op, K_ADD, FPE_PS, n, a, b);
+	for (i = 0; i < n; i++) {
+		b[i] = (v2di){ (long long)((uint64_t)a[i][0] >> 32), 0 };
+		a[i] = (v2di){ (uint32_t)a[i][0], 0 };
+	}
+	stage(c, op, K_ADD, FPE_PS, n, a, b);
+}
+
+void strict_dot_pd(struct soft_cpu *c, const struct soft_op *op, v2di d, v2di s, unsigned imm)
+{
+	v2di mask = { -(long long)(imm >> 4 & 1), -(long long)(imm >> 5 & 1) };
+	v2di a = d & mask, b = s & mask;
+
+	stage(c, op, K_MUL, FPE_PD, 1, &a, &b);
+	b = (v2di){ a[1], 0 };
+	a = (v2di){ a[0], 0 };
+	stage(c, op, K_ADD, FPE_PD, 1, &a, &b);
+}
+
+static OP_FN(dpps_strict)
+{
+	v2di s = dot_source(c, op);
+
+	strict_dot_ps(c, op, 1, &XMM(c, op->dst), &s, (unsigned)op->imm);
 	return op->flags & OPF_MEM ? sse_dpps_rm(c, op) : sse_dpps_rr(c, op);
 }
 
 static OP_FN(dppd_strict)
 {
-	v2di mask = { -(long long)(op->imm >> 4 & 1), -(long long)(op->imm >> 5 & 1) };
-	v2di t, s = dot_source(c, op);
-
-	t = stage(c, op, K_MUL, FPE_PD, XMM(c, op->dst) & mask, s & mask);
-	stage(c, op, K_ADD, FPE_PD, (v2di){ t[0], 0 }, (v2di){ t[1], 0 });
+	strict_dot_pd(c, op, XMM(c, op->dst), dot_source(c, op), (unsigned)op->imm);
 	return op->flags & OPF_MEM ? sse_dppd_rm(c, op) : sse_dppd_rr(c, op);
 }
 

@@ -104,6 +104,7 @@ struct soft_op {
 #define MODE_LMA	0x0400	/* EFER.LMA (compatibility or 64-bit mode) */
 #define MODE_USER	0x0800	/* CPL 3 */
 #define MODE_AC		0x1000	/* supervisor access to user pages allowed (EFLAGS.AC or no SMAP) */
+#define MODE_NOAVX	0x2000	/* the model has AVX, and it raises: CR0.TS, !CR4.OSXSAVE, XCR0 */
 
 /*
  * TLB.  tag is the page's linear address, or that of a page which another entry
@@ -161,6 +162,7 @@ struct soft_cpu {
 	struct soft_cache *cache;	/* decoded blocks */
 	struct soft_mmu *mmu;		/* TLBs */
 	struct soft_twins *twins;	/* faster twins of handlers: specialise.h */
+	struct soft_vex *vex;		/* host code of VEX instructions (vex.h); NULL: the model has none */
 	uint64_t budget_given;		/* see soft_insns() */
 	uint64_t insns_base;
 
@@ -223,8 +225,8 @@ struct soft_cpu {
 
 	/* Save area of the strict floating point wrapper ops. */
 	_Alignas(16) uint8_t fp_save[64];
-	/* A 16-byte operand that did not lie in one readable page; dead between instructions. */
-	_Alignas(16) uint8_t fp_tmp[16];
+	/* An operand that did not lie in one readable page; dead between instructions. */
+	_Alignas(32) uint8_t fp_tmp[32];
 	/* FERR# of x87 with CR0.NE = 0: IRQ 13, connected when first used (device lock). */
 	struct irq_line ferr;
 
@@ -583,6 +585,9 @@ bool soft_decode_int(struct soft_decode *d, struct soft_op *op);	/* decode_int.c
 bool soft_decode_sse(struct soft_decode *d, struct soft_op *op);	/* decode_sse.c */
 bool soft_decode_x87(struct soft_decode *d, struct soft_op *op);	/* decode_x87.c, MMX too */
 bool soft_decode_sys(struct soft_decode *d, struct soft_op *op);	/* decode_sys.c */
+bool soft_decode_vex(struct soft_decode *d, struct soft_op *op);	/* decode_vex.c, not legacy */
+/* Of an instruction with a memory operand: does its handler work the address out? */
+bool soft_vex_own_address(const struct soft_decode *d);
 
 /*
  * Delivers c->exc (exception.c): pushes the frame and enters the handler, in every

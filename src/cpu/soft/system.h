@@ -78,5 +78,9 @@ bool soft_msr_write(struct soft_cpu *c, const struct soft_op *op, uint32_t msr, 
 
 /* CR4 bits that the model knows. */
 uint64_t soft_cr4_allowed(const struct soft_cpu *c);
+/* Is this a value that XSETBV takes: components that the model has, x87, and AVX with SSE only? */
+bool soft_xcr0_ok(const struct soft_cpu *c, uint64_t v);
+/* Bytes of an XSAVE area with AVX's component, in either form (fxstate.c). */
+#define XSAVE_AVX_END	832u
 
 #endif

@@ -70,7 +70,7 @@ static int check_control(const struct soft_cpu *c, const struct cpu_arch_state *
 		return refuse_bits(e, "dr7", s->dr7);
 	if (s->pending_dbg & ~(0xfull | DR6_BS | DR6_BT))
 		return refuse_bits(e, "pending_dbg", s->pending_dbg);
-	if (s->xcr0 & ~3ull || !(s->xcr0 & 1))
+	if (!soft_xcr0_ok(c, s->xcr0))
 		return refuse_bits(e, "xcr0", s->xcr0);
 	/* 4.4.1: they were checked when they were loaded, and are kept when not in use. */
 	for (unsigned i = 0; i < ARRAY_SIZE(s->pdpte); i++)
@@ -81,7 +81,8 @@ static int check_control(const struct soft_cpu *c, const struct cpu_arch_state *
 }
 
 /* SDM vol. 1, 8.1: what control and status word read as; ST has ten bytes a register. */
-static int check_fpu(const struct cpu_arch_state *s, struct skep_error *e)
+static int check_fpu(const struct soft_cpu *c, const struct cpu_arch_state *s,
+		     struct skep_error *e)
 {
 	const struct cpu_fpu *f = &s->fpu;
 	uint16_t summary = f->fsw & ~f->fcw & FSW_EXCEPTIONS ? FSW_ES | FSW_B : 0;
@@ -101,6 +102,10 @@ static int check_fpu(const struct cpu_arch_state *s, struct skep_error *e)
 	for (unsigned i = 0; i < 8; i++)
 		if (load32(f->st[i] + 10) | load16(f->st[i] + 14))
 			return skep_fail(e, EINVAL, "cpu: fpu.st[%u] has more than ten bytes", i);
+	for (unsigned i = 0; i < 16; i++)
+		if (!(c->model->xcr0 & XCR0_AVX) && (load64(f->ymmh[i]) | load64(f->ymmh[i] + 8)))
+			return skep_fail(e, EINVAL, "cpu: fpu.ymmh[%u] is not zero, and cpu.model=%s has no AVX",
+					 i, c->model->name);
 	return 0;
 }
 
@@ -351,7 +356,7 @@ int soft_validate_state(const struct soft_cpu *c, const struct cpu_arch_state *s
 	int err = check_control(c, s, e);
 
 	if (!err)
-		err = check_fpu(s, e);
+		err = check_fpu(c, s, e);
 	if (!err)
 		err = check_msrs(c, s, e);
 	if (!err)

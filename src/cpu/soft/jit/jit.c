@@ -338,7 +338,7 @@ static void decode(struct jit_translation *t, const uint8_t *bytes, unsigned nby
 	unsigned at = 0;
 	bool ends = false;
 
-	soft_decoder_init(&z, t->c->mode);
+	soft_decoder_init(&z, t->c);
 	while (t->ninsns < JIT_MAX_INSNS && at < nbytes && !ends) {
 		struct jit_insn *x = &t->insn[t->ninsns];
 		struct soft_decode d = { .c = t->c, .mode = t->c->mode, .insn = &x->in, .op = x->op };
