@@ -79,6 +79,21 @@ static bool in_page(int32_t target)
 
 /* ---- Conditional branches ---------------------------------------------------------- */
 
+/*
+ * The block is a loop: the jump leads to its second copy, which begins with the flags within reach as
+ * they are here, so that no turn has to save them.
+ */
+static void loop_end(struct jit_translation *t, unsigned condition)
+{
+	uint8_t *site = emit_branch(&t->e, condition, t->loop);
+
+	if (!t->loop) {
+		t->loop_site = site;
+		t->loop_flags = t->flags;
+	}
+	jit_save_flags(t);
+}
+
 void jit_emit_jcc(struct jit_translation *t, const struct jit_insn *x)
 {
 	unsigned condition = x->ops->dst & 15;
@@ -86,6 +101,10 @@ void jit_emit_jcc(struct jit_translation *t, const struct jit_insn *x)
 	struct jit_detour *d;
 
 	jit_need_flags(t);
+	if (last && x->ops->disp == t->b->ip && t->flags.recipe.kind != RECIPE_NONE) {
+		loop_end(t, condition);
+		return;
+	}
 	if (last)
 		jit_save_flags(t);
 	if (last && in_page(x->ops->disp)) {
@@ -276,6 +295,17 @@ static void ungrouped(struct jit_translation *t, unsigned number)
 	emit_branch(&t->e, EMIT_JMP, d->back);
 }
 
+/* Before a turn: site[0] with the budget taken already, site[1] before that. */
+static void leave_loop(struct jit_translation *t, struct jit_detour *d)
+{
+	emit_patch(&t->e, d->site[0], emit_run(&t->e));
+	emit_lea(&t->e, HOST_BUDGET, HOST_BUDGET, -1, 0, (int32_t)t->ninsns);
+	emit_patch(&t->e, d->site[1], emit_run(&t->e));
+	t->flags = d->flags;
+	jit_save_flags(t);
+	jit_emit_leave(t, t->b->ip);
+}
+
 void jit_emit_detours(struct jit_translation *t)
 {
 	for (unsigned i = 0; i < t->ndetours; i++) {
@@ -289,6 +319,8 @@ void jit_emit_detours(struct jit_translation *t)
 			emit_branch(&t->e, EMIT_JMP, t->j->thunk.miss);
 		else if (d->kind == DETOUR_GROUP)
 			ungrouped(t, i);
+		else if (d->kind == DETOUR_LEAVE)
+			leave_loop(t, d);
 		else
 			slow(t, d);
 	}

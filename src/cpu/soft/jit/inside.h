@@ -183,7 +183,10 @@ struct jit_translation {
 	unsigned ndetours;
 	struct jit_group group;
 	bool grouped;			/* the instruction's operand is in the group */
-	const uint8_t *loop;		/* run address of the second copy of a block that is a loop */
+	/* A block that is a loop: its second copy, the jump to it, the flags there. */
+	const uint8_t *loop;
+	uint8_t *loop_site;
+	struct jit_flags loop_flags;
 };
 
 /* group.c: is there a group that begins with t->insn[first]?  Then it is in t->group. */

@@ -426,6 +426,8 @@ void soft_jit_translate(struct soft_cpu *c, const uint8_t *bytes, unsigned nbyte
 	t->e = j->e;
 	t->grouped = false;
 	t->ninsns = t->nops = t->nlinks = t->ndetours = 0;
+	t->loop = NULL;
+	t->loop_site = NULL;
 	decode(t, bytes, nbytes, ip);
 	if (!t->ninsns || !settle(t)) {
 		free_block(j, b);

@@ -347,6 +347,12 @@ static void sub_budget(struct jit_translation *t, unsigned n, unsigned digit)
 		  .kind = RM_REG, .rm = HOST_BUDGET, .imm = n, .imm_size = 4 });
 }
 
+static void emit_kick_test(struct jit_translation *t)
+{
+	emit_insn(&t->e, &(struct emit_insn){ .op = 0x83, .reg = ALU_DIGIT_CMP, .kind = RM_GS,
+					      .disp = GS(kick), .imm = 0, .imm_size = 1 });
+}
+
 static void head(struct jit_translation *t, uint8_t **kicked, uint8_t **spent)
 {
 	struct emit *e = &t->e;
@@ -357,8 +363,7 @@ static void head(struct jit_translation *t, uint8_t **kicked, uint8_t **spent)
 	emit_alu_imm(e, true, ALU_DIGIT_AND, HOST_A, -4096);
 	emit_gs(e, true, OP_MOV_STORE, HOST_A, GS_SLOT(SLOT_IPBASE));
 	t->b->poll_entry = emit_run(e);
-	emit_insn(e, &(struct emit_insn){ .op = 0x83, .reg = ALU_DIGIT_CMP, .kind = RM_GS,
-					  .disp = GS(kick), .imm = 0, .imm_size = 1 });
+	emit_kick_test(t);
 	*kicked = emit_branch(e, 5, NULL);
 	t->b->near_entry = emit_run(e);
 	sub_budget(t, t->ninsns, ALU_DIGIT_SUB);
@@ -428,6 +433,27 @@ static void emit_insns(struct jit_translation *t)
 		jit_emit_end(t);
 }
 
+/* See loop_end in exits.c. */
+static void emit_second_copy(struct jit_translation *t)
+{
+	struct jit_detour *d;
+
+	while ((uintptr_t)t->e.at & 31)
+		emit8(&t->e, 0xcc);
+	t->flags = t->loop_flags;
+	t->flags.host = t->flags.cc = false;
+	t->loop = emit_run(&t->e);
+	emit_patch(&t->e, t->loop_site, t->loop);
+	d = jit_slow_way(t, &t->insn[0]);
+	d->kind = DETOUR_LEAVE;
+	d->nsites = 2;
+	emit_kick_test(t);
+	d->site[1] = emit_branch(&t->e, 5, NULL);
+	sub_budget(t, t->ninsns, ALU_DIGIT_SUB);
+	d->site[0] = emit_branch(&t->e, 12, NULL);
+	emit_insns(t);
+}
+
 void jit_emit_block(struct jit_translation *t)
 {
 	uint8_t *kicked, *spent;
@@ -435,6 +461,8 @@ void jit_emit_block(struct jit_translation *t)
 	head(t, &kicked, &spent);
 	t->flags = (struct jit_flags){ .cc = true };
 	emit_insns(t);
+	if (t->loop_site)
+		emit_second_copy(t);
 	emit_patch(&t->e, spent, emit_run(&t->e));
 	sub_budget(t, t->ninsns, ALU_DIGIT_ADD);
 	emit_patch(&t->e, kicked, emit_run(&t->e));
