@@ -408,7 +408,7 @@ void soft_tick(void)
 	if (!soft->running || ++soft->ticks < 3)
 		return;
 	atomic_store(&soft->v->stop_reasons, STOP_DEBUG);
-	atomic_store(&soft->c->kick, 1);
+	atomic_store(&soft->c->kick, KICKED);
 	if (soft->ticks > 20)
 		abort();	/* not the guest's loop, but ours */
 }

@@ -449,7 +449,7 @@ static bool serve_requests(struct soft_cpu *c, enum vcpu_exit *why)
 static void disturb(struct soft_cpu *c)
 {
 	/* No block leads to the next one by itself. */
-	atomic_store_explicit(&c->kick, 1, memory_order_relaxed);
+	atomic_store_explicit(&c->kick, KICKED, memory_order_relaxed);
 	c->step_once |= c->test.alone;
 	if (c->test.forget && ++c->test.passed >= c->test.forget) {
 		c->test.passed = 0;
@@ -682,7 +682,7 @@ static void soft_kick(struct vcpu *v)
 {
 	struct soft_cpu *c = v->backend;
 
-	atomic_store(&c->kick, 1);
+	atomic_store(&c->kick, KICKED);
 }
 
 static void soft_ops_get_state(struct vcpu *v, struct cpu_arch_state *s)

@@ -21,7 +21,7 @@ static void set_event(struct soft_cpu *c, unsigned vector, unsigned kind)
 static void ask_again(struct soft_cpu *c, uint32_t requests)
 {
 	atomic_fetch_or(&c->v->requests, requests);
-	atomic_store(&c->kick, 1);
+	atomic_store(&c->kick, KICKED);
 }
 
 void soft_interrupts_changed(struct soft_cpu *c)

@@ -177,7 +177,7 @@ int soft_set_state(struct soft_cpu *c, const struct cpu_arch_state *s, struct sk
 	/* What was under way belongs to the state before. */
 	if (c->v) {
 		import_requests(c->v, s);
-		atomic_store(&c->kick, 1);
+		atomic_store(&c->kick, KICKED);
 	}
 	/* The machine's count, which may be another by now. */
 	if (c->vm) {

@@ -230,7 +230,7 @@ static void kick_others(struct soft_cpu *c)
 		struct soft_cpu *o = other(c, i);
 
 		if (o && atomic_load(&o->in_guest))
-			atomic_store(&o->kick, 1);
+			atomic_store(&o->kick, KICKED);
 	}
 }
 
@@ -346,7 +346,7 @@ void soft_exclusive(struct soft_cpu *c, const struct soft_op *op, uint64_t lin, 
 		c->exclusive = true;
 		catch_up(c);
 		/* The run loop ends it before the next block (soft_shared_serve). */
-		atomic_store(&c->kick, 1);
+		atomic_store(&c->kick, KICKED);
 	}
 	/* The tables may have changed while we waited. */
 	soft_check_write(c, op, lin, size);

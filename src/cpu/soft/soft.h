@@ -125,6 +125,7 @@ struct tlb_entry {
 	uintptr_t page;
 };
 
+#define KICKED INT64_MAX
 #define JIT_JUMPS 16384u		/* entries of translated code's jump cache */
 
 /* Access contexts, each with its own TLB. */
@@ -135,7 +136,11 @@ struct soft_cpu {
 	uint64_t r[SLOT_COUNT];
 	uint16_t cc;			/* status flags, see above */
 	uint32_t mode;			/* MODE_* */
-	_Atomic uint32_t kick;		/* somebody wants the run loop's attention */
+	/*
+	 * Somebody wants the run loop's attention: KICKED, or 0.  Larger than any budget, so that
+	 * translated code asks for both by one comparison.
+	 */
+	_Atomic int64_t kick;
 	int64_t budget;			/* instructions that may still be executed */
 	struct tlb_entry *tlb;		/* of the current access context */
 	uint64_t ip_mask;		/* 2^64-1 or 2^32-1 */
@@ -177,7 +182,6 @@ struct soft_cpu {
 	struct soft_cpu *jit_self;
 	uint64_t jit_key;		/* jump_key, as translated code compares it */
 	uint64_t jit_target;		/* between the two halves of a call */
-	const uint8_t *jit_code;
 	bool jit_xmm;			/* XMM0-15 are in the host's registers */
 	bool jit_inside;		/* a handler was called by translated code */
 

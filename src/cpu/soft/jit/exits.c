@@ -10,18 +10,18 @@
 
 /* ---- Links ----------------------------------------------------------------------- */
 
-static struct jit_link *new_link(struct jit_translation *t, int32_t target, unsigned from_ip)
+static struct jit_link *new_link(struct jit_translation *t, int32_t target)
 {
 	struct jit_link *l = &t->links[t->nlinks++];
 
-	*l = (struct jit_link){ .target = (uint16_t)target, .poll = target <= (int32_t)from_ip };
+	*l = (struct jit_link){ .target = (uint16_t)target };
 	return l;
 }
 
 /* A jump (or jcc) to the target; its way out is written with the detours. */
-static void emit_link(struct jit_translation *t, unsigned kind, int32_t target, unsigned from_ip)
+static void emit_link(struct jit_translation *t, unsigned kind, int32_t target)
 {
-	struct jit_link *l = new_link(t, target, from_ip);
+	struct jit_link *l = new_link(t, target);
 
 	l->site = emit_branch(&t->e, kind, NULL);
 }
@@ -108,7 +108,7 @@ void jit_emit_jcc(struct jit_translation *t, const struct jit_insn *x)
 	if (last)
 		jit_save_flags(t);
 	if (last && in_page(x->ops->disp)) {
-		emit_link(t, condition, x->ops->disp, x->ip);
+		emit_link(t, condition, x->ops->disp);
 		return;
 	}
 	d = jit_slow_way(t, x);
@@ -127,7 +127,7 @@ static void taken(struct jit_translation *t, struct jit_detour *d)
 	if (in_page(x->ops->disp)) {
 		if (x->left)
 			emit_lea(&t->e, HOST_BUDGET, HOST_BUDGET, -1, 0, x->left);
-		emit_link(t, EMIT_JMP, x->ops->disp, x->ip);
+		emit_link(t, EMIT_JMP, x->ops->disp);
 		return;
 	}
 	emit_page_address(t, HOST_A, x->ops->disp);
@@ -158,7 +158,10 @@ static void emit_indirect_target(struct jit_translation *t, const struct jit_ins
 	}
 }
 
-/* Pushes the address behind x; the stack pointer moves last. */
+/*
+ * Writes the address behind x below the stack pointer, which moves last.  (A target that turns out
+ * to be a wrong one is found with that in memory, as on real processors.)
+ */
 static void emit_push_return(struct jit_translation *t, const struct jit_insn *x,
 			     struct jit_detour *d)
 {
@@ -172,30 +175,31 @@ static void emit_push_return(struct jit_translation *t, const struct jit_insn *x
 	}
 	emit_page_address(t, HOST_B, x->ip + x->in.length);
 	emit_mem(&t->e, true, OP_MOV_STORE, HOST_B, HOST_A, at);
-	emit_lea(&t->e, HOST_RSP, HOST_RSP, -1, 0, -8);
 }
 
 static void call(struct jit_translation *t, const struct jit_insn *x, struct jit_detour *d)
 {
-	struct emit *e = &t->e;
+	bool memory = x->ops->fn == op_call_m;
 
+	if (memory) {
+		emit_indirect_target(t, x, d);
+		emit_gs(&t->e, true, OP_MOV_STORE, HOST_A, GS(jit_target));
+	}
+	emit_push_return(t, x, d);
 	if (x->class == JIT_CALL && in_page(x->ops->disp)) {
-		emit_push_return(t, x, d);
-		emit_link(t, EMIT_JMP, x->ops->disp, x->ip);
+		emit_lea(&t->e, HOST_RSP, HOST_RSP, -1, 0, -8);
+		emit_link(t, EMIT_JMP, x->ops->disp);
 		return;
 	}
-	/* A target that is not known may be a wrong one: nothing has changed when that is found. */
-	if (x->class == JIT_CALL)
+	if (memory)
+		emit_gs(&t->e, true, OP_MOV_LOAD, HOST_A, GS(jit_target));
+	else if (x->class == JIT_CALL)
 		emit_page_address(t, HOST_A, x->ops->disp);
 	else
 		emit_indirect_target(t, x, d);
 	emit_lookup(t, d);
-	emit_gs(e, true, OP_MOV_STORE, HOST_A, GS(jit_target));
-	emit_codes(t, OP_MOV_LOAD, HOST_B);
-	emit_gs(e, true, OP_MOV_STORE, HOST_B, GS(jit_code));
-	emit_push_return(t, x, d);
-	emit_gs(e, true, OP_MOV_LOAD, HOST_A, GS(jit_target));
-	emit_gs(e, false, 0xff, 4, GS(jit_code));
+	emit_lea(&t->e, HOST_RSP, HOST_RSP, -1, 0, -8);
+	emit_codes(t, 0xff, 4);
 }
 
 static void ret(struct jit_translation *t, const struct jit_insn *x, struct jit_detour *d)
@@ -220,7 +224,7 @@ void jit_emit_jump(struct jit_translation *t, const struct jit_insn *x)
 
 	jit_save_flags(t);
 	if (x->class == JIT_JMP && in_page(x->ops->disp)) {
-		emit_link(t, EMIT_JMP, x->ops->disp, x->ip);
+		emit_link(t, EMIT_JMP, x->ops->disp);
 		return;
 	}
 	d = jit_slow_way(t, x);
@@ -247,11 +251,9 @@ void jit_emit_jump(struct jit_translation *t, const struct jit_insn *x)
 
 void jit_emit_end(struct jit_translation *t)
 {
-	const struct jit_insn *last = &t->insn[t->ninsns - 1];
-
 	jit_save_flags(t);
 	if (in_page((int32_t)t->end_ip)) {
-		emit_link(t, EMIT_JMP, (int32_t)t->end_ip, last->ip);
+		emit_link(t, EMIT_JMP, (int32_t)t->end_ip);
 		return;
 	}
 	emit_page_address(t, HOST_A, (int32_t)t->end_ip);
@@ -295,12 +297,10 @@ static void ungrouped(struct jit_translation *t, unsigned number)
 	emit_branch(&t->e, EMIT_JMP, d->back);
 }
 
-/* Before a turn: site[0] with the budget taken already, site[1] before that. */
+/* Before a turn, which has been paid for. */
 static void leave_loop(struct jit_translation *t, struct jit_detour *d)
 {
-	emit_patch(&t->e, d->site[0], emit_run(&t->e));
 	emit_lea(&t->e, HOST_BUDGET, HOST_BUDGET, -1, 0, (int32_t)t->ninsns);
-	emit_patch(&t->e, d->site[1], emit_run(&t->e));
 	t->flags = d->flags;
 	jit_save_flags(t);
 	jit_emit_leave(t, t->b->ip);

@@ -14,7 +14,7 @@ struct walk {
 static bool uses_stack(const struct jit_insn *x)
 {
 	return x->class == JIT_PUSH || x->class == JIT_POP || x->class == JIT_RET ||
-	       x->class == JIT_CALL;
+	       x->class == JIT_CALL || (x->class == JIT_CALL_INDIRECT && x->ops->fn != op_call_m);
 }
 
 /* Offset of its access from its registers; false: it has none that a group can have. */
@@ -23,7 +23,7 @@ static bool access_of(const struct jit_insn *x, struct soft_op *address, unsigne
 	if (uses_stack(x)) {
 		*address = (struct soft_op){ .base = SLOT(REG_RSP), .index = SLOT(SLOT_ZERO) };
 		*size = 8;
-		*write = x->class == JIT_PUSH || x->class == JIT_CALL;
+		*write = x->class != JIT_POP && x->class != JIT_RET;
 		address->disp = *write ? -8 : 0;
 		return true;
 	}
@@ -56,7 +56,9 @@ static bool needs_scratch(const struct jit_insn *x)
 	case JIT_RET:
 		return false;
 	case JIT_CALL:
-		return x->ops->disp < 0 || x->ops->disp >= 4096;
+		return false;
+	case JIT_CALL_INDIRECT:
+		return x->ops->fn == op_call_m;
 	case JIT_JMP:
 	case JIT_LEA:
 		return x->class == JIT_JMP || jit_host_of(x->ops->dst / 8) < 0 ||
@@ -159,7 +161,7 @@ bool jit_find_group(struct jit_translation *t, unsigned first)
 	g->aligned = NOT_ALIGNED;
 	for (unsigned i = first; i < t->ninsns && !w.over; i++) {
 		const struct jit_insn *x = &t->insn[i];
-		bool last = x->class == JIT_RET || x->class == JIT_CALL;
+		bool last = x->class == JIT_RET || x->class == JIT_CALL || x->class == JIT_CALL_INDIRECT;
 
 		if (needs_scratch(x))
 			break;

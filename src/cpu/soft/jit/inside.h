@@ -49,13 +49,11 @@ struct jit_link {
 	uint8_t *site;			/* the displacement, where it is written */
 	const uint8_t *exit;		/* run address of the way out */
 	uint16_t target;		/* offset in the page */
-	bool poll;			/* it may close a loop */
 };
 
 struct jit_block {
 	const uint8_t *far_entry;	/* run addresses: HOST_A = rip ^ jit_key; IPBASE is set */
-	const uint8_t *poll_entry;	/* looks for a kick */
-	const uint8_t *near_entry;
+	const uint8_t *near_entry;	/* SLOT_IPBASE is right already */
 	uint16_t ip, ninsns;
 	bool dead;
 	struct soft_op *head;		/* of the interpreter's block */

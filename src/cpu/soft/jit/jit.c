@@ -139,7 +139,7 @@ static void link_to(struct soft_jit *j, struct jit_link *l, struct jit_block *to
 	if (l->next)
 		l->next->at = &l->next;
 	to->incoming = l;
-	emit_patch(&j->e, l->site, l->poll ? to->poll_entry : to->near_entry);
+	emit_patch(&j->e, l->site, to->near_entry);
 }
 
 /* ---- Death ---------------------------------------------------------------------------- */
@@ -309,7 +309,7 @@ const struct soft_op *op_head_jit(struct soft_cpu *c, const struct soft_op *op)
 		return NULL;
 	remember_jump(c, c->rip, b);
 	for (;;) {
-		uint64_t why = enter(b->poll_entry);
+		uint64_t why = enter(b->near_entry);
 		struct jit_link *l;
 
 		if (why <= JIT_EXIT_MISS)

@@ -347,27 +347,26 @@ static void sub_budget(struct jit_translation *t, unsigned n, unsigned digit)
 		  .kind = RM_REG, .rm = HOST_BUDGET, .imm = n, .imm_size = 4 });
 }
 
-static void emit_kick_test(struct jit_translation *t)
+/* Pays for the block; the jump that is taken, with that paid, when it may not run now. */
+static uint8_t *emit_pay(struct jit_translation *t)
 {
-	emit_insn(&t->e, &(struct emit_insn){ .op = 0x83, .reg = ALU_DIGIT_CMP, .kind = RM_GS,
-					      .disp = GS(kick), .imm = 0, .imm_size = 1 });
+	sub_budget(t, t->ninsns, ALU_DIGIT_SUB);
+	emit_gs(&t->e, true, 0x3b, HOST_BUDGET, GS(kick));	/* cmp */
+	return emit_branch(&t->e, 12, NULL);			/* jl */
 }
 
-static void head(struct jit_translation *t, uint8_t **kicked, uint8_t **spent)
+static uint8_t *head(struct jit_translation *t)
 {
 	struct emit *e = &t->e;
 	bool xmm = false;
+	uint8_t *out;
 
 	t->b->far_entry = emit_run(e);
 	emit_gs(e, true, 0x33, HOST_A, GS(jit_key));
 	emit_alu_imm(e, true, ALU_DIGIT_AND, HOST_A, -4096);
 	emit_gs(e, true, OP_MOV_STORE, HOST_A, GS_SLOT(SLOT_IPBASE));
-	t->b->poll_entry = emit_run(e);
-	emit_kick_test(t);
-	*kicked = emit_branch(e, 5, NULL);
 	t->b->near_entry = emit_run(e);
-	sub_budget(t, t->ninsns, ALU_DIGIT_SUB);
-	*spent = emit_branch(e, 12, NULL);	/* jl */
+	out = emit_pay(t);
 	for (unsigned i = 0; i < t->ninsns; i++)
 		xmm |= t->insn[i].xmm;
 	if (xmm) {
@@ -379,6 +378,7 @@ static void head(struct jit_translation *t, uint8_t **kicked, uint8_t **spent)
 		emit_branch(e, EMIT_CALL, t->j->thunk.load_xmm);
 		emit_patch(e, over, emit_run(e));
 	}
+	return out;
 }
 
 static bool ends_block(const struct jit_insn *x)
@@ -446,26 +446,21 @@ static void emit_second_copy(struct jit_translation *t)
 	emit_patch(&t->e, t->loop_site, t->loop);
 	d = jit_slow_way(t, &t->insn[0]);
 	d->kind = DETOUR_LEAVE;
-	d->nsites = 2;
-	emit_kick_test(t);
-	d->site[1] = emit_branch(&t->e, 5, NULL);
-	sub_budget(t, t->ninsns, ALU_DIGIT_SUB);
-	d->site[0] = emit_branch(&t->e, 12, NULL);
+	d->nsites = 1;
+	d->site[0] = emit_pay(t);
 	emit_insns(t);
 }
 
 void jit_emit_block(struct jit_translation *t)
 {
-	uint8_t *kicked, *spent;
+	uint8_t *out = head(t);
 
-	head(t, &kicked, &spent);
 	t->flags = (struct jit_flags){ .cc = true };
 	emit_insns(t);
 	if (t->loop_site)
 		emit_second_copy(t);
-	emit_patch(&t->e, spent, emit_run(&t->e));
+	emit_patch(&t->e, out, emit_run(&t->e));
 	sub_budget(t, t->ninsns, ALU_DIGIT_ADD);
-	emit_patch(&t->e, kicked, emit_run(&t->e));
 	jit_emit_leave(t, t->b->ip);
 	jit_emit_detours(t);
 }
