@@ -289,6 +289,10 @@ static void ipi_nmi_init_startup(void **state)
 	wr(0, ICR, 0x469a);
 	assert_int_equal(chip_requests(vm->vcpus[1]), VCPU_REQ_SIPI);
 	assert_int_equal(atomic_load(&vm->vcpus[1]->sipi_vector), 0x9a);
+	/* A start-up is void if INIT comes before anybody looked. */
+	wr(0, ICR, 0x469a);
+	wr(0, ICR, 0xc500);
+	assert_int_equal(chip_requests(vm->vcpus[1]), VCPU_REQ_INIT);
 	/* To all but self; and never to self by shorthand. */
 	wr(0, ICR, 0xc4500);
 	wr(0, ICR, 0x44500);

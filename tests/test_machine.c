@@ -267,7 +267,8 @@ static void bad_machine(void **state)
 		{ "visited", 0 }, { "visited", 2 }, { "point_insns", UINT64_MAX },
 		{ "point_ns", INT64_MAX / 8 }, { "point_ns", (uint64_t)-1 },
 		{ "input_at", 1 }, { "seeded", 0 }, { "seed", 6 }, { "reset_requested", 1 },
-		{ "reset_requested", 2 },
+		{ "reset_requested", 2 }, { "turn", 1 }, { "turn", UINT32_MAX }, { "turn_left", 1 },
+		{ "turn_left", 10001 },
 	};
 	struct machine_state *ms = export(base.vm);
 	struct skep_error e = { .text = "" };

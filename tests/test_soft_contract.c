@@ -202,6 +202,46 @@ static void cpuid_live(void **state)
 	assert_int_equal(out[EAX], cpu->model->lin_bits << 8 | cpu->model->phys_bits);
 }
 
+/* SDM vol. 3, 9.9.1: an APIC ID is package, core and thread, each in bits of its own. */
+static void cpuid_topology(void **state)
+{
+	static const struct {
+		unsigned cores, threads, index;
+		uint32_t id, core_shift, package_shift;
+	} t[] = {
+		{ 1, 1, 5, 5, 0, 0 }, { 4, 1, 5, 5, 0, 2 }, { 2, 2, 7, 7, 1, 2 },
+		{ 3, 1, 3, 4, 0, 2 }, { 3, 2, 5, 5, 1, 3 }, { 3, 2, 6, 8, 1, 3 },
+		{ 3, 3, 8, 10, 2, 4 }, { 3, 3, 9, 16, 2, 4 }, { 0, 0, 2, 2, 0, 0 },
+	};
+	unsigned index = cpu->v->index;
+	uint32_t out[4];
+
+	for (unsigned i = 0; i < ARRAY_SIZE(t); i++) {
+		unsigned threads = MAX(t[i].threads, 1u), package = threads * MAX(t[i].cores, 1u);
+
+		machine->cores = t[i].cores;
+		machine->threads = t[i].threads;
+		cpu->v->index = t[i].index;
+		soft_cpuid(cpu, 0xb, 0, out);
+		assert_int_equal(out[EAX], t[i].core_shift);
+		assert_int_equal(out[EBX], threads);
+		assert_int_equal(out[EDX], t[i].id);
+		soft_cpuid(cpu, 0xb, 1, out);
+		assert_int_equal(out[EAX], t[i].package_shift);
+		assert_int_equal(out[EBX], package);
+		assert_int_equal(out[ECX], 2 << 8 | 1);
+		soft_cpuid(cpu, 1, 0, out);
+		assert_int_equal(out[EBX] >> 24, t[i].id);
+		assert_int_equal(out[EBX] >> 16 & 0xff, 1u << t[i].package_shift);
+		assert_int_equal(out[EDX] >> 28 & 1, package > 1);
+		soft_cpuid(cpu, 4, 0, out);
+		assert_int_equal(out[EAX] >> 14 & 0xfff, (1u << t[i].core_shift) - 1);
+		assert_int_equal(out[EAX] >> 26, (1u << (t[i].package_shift - t[i].core_shift)) - 1);
+	}
+	cpu->v->index = index;
+	machine->cores = machine->threads = 0;
+}
+
 /* Crystal x ratio is the TSC, or the leaf says nothing. */
 static void cpuid_tsc(void **state)
 {
@@ -753,6 +793,7 @@ int main(void)
 		cmocka_unit_test(no_hypercalls),
 		cmocka_unit_test(no_other_feature),
 		cmocka_unit_test(cpuid_live),
+		cmocka_unit_test(cpuid_topology),
 		cmocka_unit_test(cpuid_tsc),
 		cmocka_unit_test(msr_table),
 		cmocka_unit_test(msr_values),

@@ -1,7 +1,7 @@
 """clock.mode=virtual: two runs with the same seed end in the same state, byte for byte."""
 import os
 
-from lib import guest_test, run, scratch
+from lib import POWEROFF, PROMPT, guest_test, linux, run, scratch
 
 
 def once(name, test, seed, *args):
@@ -31,4 +31,32 @@ def same_seed_same_state():
     assert out1 != out3 and state1 != state3, "the seed changes nothing"
 
 
-run(same_seed_same_state)
+def four_processors_by_either_tier():
+    """Who runs when is a matter of instruction counts: neither the host nor the tier shows."""
+    out1, state1 = once("fourth", "compute-smp", 42, "-c", "4", "-o", "soft.tier=interpreter")
+    out2, state2 = once("fifth", "compute-smp", 42, "-c", "4", "-o", "soft.tier=translator")
+    assert out1 == out2, f"the consoles differ: {first_difference(out1, out2)}"
+    assert state1 == state2, f"the states differ: {first_difference(state1, state2)}"
+
+
+def record_and_replay_of_three():
+    """What was typed comes again at the same instruction of the same processor."""
+    log, text, state = os.path.join(scratch(), "log"), [], []
+    for key in "input.record", "input.replay":
+        path = os.path.join(scratch(), key)
+        with linux("cloud", "quiet", "-c", "3", "-o", "clock.mode=virtual", "-o", "seed=3", "-o", f"{key}={log}",
+                   "--dump-state", path) as m:
+            if key == "input.record":
+                m.expect(PROMPT, 200)
+                for _ in range(3):
+                    m.command("(seq 300 | sort -rn | md5sum) & seq 200 | md5sum; wait")
+                m.send("poweroff\n")
+            m.exits(POWEROFF, 200)
+            text.append(m.text)
+        with open(path, "rb") as f:
+            state.append(f.read())
+    assert text[0] == text[1], f"the consoles differ: {first_difference(*text)}"
+    assert state[0] == state[1], f"the states differ: {first_difference(*state)}"
+
+
+run(same_seed_same_state, four_processors_by_either_tier, record_and_replay_of_three)

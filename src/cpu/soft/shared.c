@@ -17,8 +17,10 @@
  *    of everybody there and sets their kick, all before its next instruction.  If B's bit was not there
  *    yet, A has not seen B's ticket either, which is the first case.  If it was, then whatever A writes
  *    later, B sees only together with the kick (stores become visible in order, x86-TSO), and every
- *    block begins with a look at it.  Until then B runs what it had fetched before, as any
- *    processor may (SDM vol. 3, 8.1.3).
+ *    block of the interpreter begins with a look at it.  Translated code looks after every serializing
+ *    instruction (jit_run_one), which is what the guest has to execute, and wherever it jumps
+ *    backward or by address.  Until then B runs what it had fetched before, as any processor
+ *    may (SDM vol. 3, 8.1.3).
  * A page that everybody is told to forget goes through code_lock, so that PAGE_CODE is not
  * cleared by one while another one has just set it.
  *
