@@ -67,7 +67,7 @@ extern op_fn op_jmp_ind_legacy, op_call_ind_legacy;
 extern op_fn op_loop;				/* LOOP LOOPE LOOPNE JRCXZ */
 
 /* Stack. */
-extern op_fn op_push64_r, op_push64_i, op_push64_m, op_pop64_r, op_pop64_m;
+extern op_fn op_push64_r, op_push64_i, op_pop64_r;
 extern op_fn op_push_r, op_push_i, op_push_m, op_pop_r, op_pop_m;
 extern op_fn op_pusha, op_popa, op_enter, op_leave, op_leave64;
 

@@ -269,6 +269,8 @@ static bool special(struct jit_insn *x)
 		x->class = JIT_LEA;
 	else if (fn == op_push64_r || fn == op_push64_i)
 		x->class = JIT_PUSH;
+	else if (fn == op_push_m && x->ops->size == 8)
+		x->class = JIT_PUSH_MEMORY;
 	else if (fn == op_pop64_r)
 		x->class = JIT_POP;
 	else if (fn == op_leave64)
@@ -298,6 +300,7 @@ static bool special(struct jit_insn *x)
 		x->writes = BIT(GUEST_RSP) | BIT(RBP);
 		break;
 	case JIT_PUSH:
+	case JIT_PUSH_MEMORY:
 	case JIT_CALL:
 	case JIT_CALL_INDIRECT:
 	case JIT_RET:

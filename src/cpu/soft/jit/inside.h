@@ -98,7 +98,7 @@ enum jit_class {
 	JIT_INTERPRET,		/* its handler is called */
 	JIT_NOTHING,		/* prefetches, long NOPs */
 	JIT_REWRITE,		/* the same instruction with other operands */
-	JIT_LEA, JIT_PUSH, JIT_POP, JIT_LEAVE, JIT_DIV,
+	JIT_LEA, JIT_PUSH, JIT_PUSH_MEMORY, JIT_POP, JIT_LEAVE, JIT_DIV,
 	JIT_JCC, JIT_JMP, JIT_JMP_INDIRECT, JIT_CALL, JIT_CALL_INDIRECT, JIT_RET,
 };
 

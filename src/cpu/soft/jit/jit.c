@@ -297,6 +297,27 @@ static struct jit_block *target_of(struct soft_cpu *c)
 	return head && head->fn == op_head_jit ? block_of(c->jit, head) : NULL;
 }
 
+/*
+ * The next block after a handler left, if the run loop has nothing to do in between and it has
+ * been translated.
+ */
+static struct jit_block *go_on(struct soft_cpu *c)
+{
+	struct jit_block *b;
+
+	if (atomic_load_explicit(&c->kick, memory_order_relaxed) || c->budget <= 0 ||
+	    atomic_load_explicit(&c->v->requests, memory_order_relaxed) || c->exc_raised ||
+	    c->s.halted || c->stepping || c->step_once || c->s.sti_shadow || c->s.ss_shadow)
+		return NULL;
+	b = target_of(c);
+	if (b && c->budget >= b->ninsns) {
+		c->r[SLOT_IPBASE] = c->rip - b->ip;
+		remember_jump(c, c->rip, b);
+		return b;
+	}
+	return NULL;
+}
+
 const struct soft_op *op_head_jit(struct soft_cpu *c, const struct soft_op *op)
 {
 	struct soft_jit *j = c->jit;
@@ -312,8 +333,12 @@ const struct soft_op *op_head_jit(struct soft_cpu *c, const struct soft_op *op)
 		uint64_t why = enter(b->near_entry);
 		struct jit_link *l;
 
-		if (why <= JIT_EXIT_MISS)
-			return NULL;
+		if (why <= JIT_EXIT_MISS) {
+			b = go_on(c);
+			if (!b)
+				return NULL;
+			continue;
+		}
 		l = (struct jit_link *)why;
 		c->rip = c->r[SLOT_IPBASE] + l->target;
 		b = target_of(c);

@@ -247,6 +247,25 @@ static void push(struct jit_translation *t, const struct jit_insn *x)
 		d->back = emit_run(&t->e);
 }
 
+static void push_memory(struct jit_translation *t, const struct jit_insn *x)
+{
+	struct jit_detour *d;
+
+	jit_before_clobber(t, x);
+	d = jit_slow_way(t, x);
+	jit_emit_address(t, x->ops, HOST_A, true);
+	jit_emit_check(t, d, 8, false);
+	emit_mem(&t->e, true, OP_MOV_LOAD, HOST_A, HOST_A, 0);
+	emit_gs(&t->e, true, OP_MOV_STORE, HOST_A, GS(jit_target));
+	emit_lea(&t->e, HOST_A, HOST_RSP, -1, 0, -8);
+	jit_emit_check(t, d, 8, true);
+	emit_gs(&t->e, true, OP_MOV_LOAD, HOST_B, GS(jit_target));
+	emit_mem(&t->e, true, OP_MOV_STORE, HOST_B, HOST_A, 0);
+	emit_lea(&t->e, HOST_RSP, HOST_RSP, -1, 0, -8);
+	jit_after_insn(t, x);
+	d->back = emit_run(&t->e);
+}
+
 static void pop(struct jit_translation *t, const struct jit_insn *x)
 {
 	unsigned guest = x->ops->dst / 8;
@@ -312,6 +331,9 @@ void jit_emit_one(struct jit_translation *t, const struct jit_insn *x)
 		break;
 	case JIT_PUSH:
 		push(t, x);
+		break;
+	case JIT_PUSH_MEMORY:
+		push_memory(t, x);
 		break;
 	case JIT_POP:
 		pop(t, x);
