@@ -330,7 +330,7 @@ void soft_cache_translate(struct soft_cpu *c)
 	struct soft_fetch fetch = soft_fetch(c, lin);
 	struct block *b;
 
-	if (!fetch.host)
+	if (!fetch.host || !soft_jit_threshold(c))
 		return;
 	b = block_find(c->cache, fetch.phys | (lin & 0xfff), c->mode & ~MODE_NOT_KEYED);
 	if (b && b->phys2 == NO_PAGE && b->ops[0].fn == op_head && soft_vex_room(c->vex))

@@ -39,8 +39,11 @@ const struct soft_op *op_head(struct soft_cpu *c, const struct soft_op *op)
 		c->rip = soft_op_rip(c, op);
 		return NULL;
 	}
-	/* Often enough to be translated? */
-	if (unlikely(--((struct soft_op *)op)->disp == 0) && c->jit && !c->test.on) {
+	/* Often enough to be translated?  A block that never is begins with 0, and counts round and round. */
+	uint32_t to_go = (uint32_t)op->disp - 1;
+
+	((struct soft_op *)op)->disp = (int32_t)to_go;
+	if (unlikely(!to_go) && c->jit && !c->test.on) {
 		c->jit_wanted = op;
 		c->rip = soft_op_rip(c, op);
 		return NULL;

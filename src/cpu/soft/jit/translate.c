@@ -132,6 +132,32 @@ static struct emit_insn same_opcode(const struct jit_insn *x)
 	return i;
 }
 
+/*
+ * OP r, r whose source has no register of its own: the form that reads it from memory.  Returns
+ * whether i is that now.
+ */
+static bool source_in_place(const struct jit_insn *x, const ZydisDecodedOperand *reg,
+			    const ZydisDecodedOperand *rm, struct emit_insn *i)
+{
+	bool alu = !i->map && i->op < 0x40 && (i->op & 7) < 2;		/* ADD ... CMP */
+	bool move = !i->map && (i->op == 0x88 || i->op == 0x89);
+	bool test = !i->map && (i->op == 0x84 || i->op == 0x85);
+	unsigned from, to;
+
+	if (!(alu || move || test) || x->mem >= 0 || !reg || !rm || !is_general(reg) || !is_general(rm))
+		return false;
+	from = soft_slot_of(reg->reg.value);
+	to = soft_slot_of(rm->reg.value);
+	if (jit_host_of(from / 8) >= 0 || jit_host_of(to / 8) < 0 || to & 1)
+		return false;
+	if (!test)
+		i->op |= 2;
+	i->reg = (int8_t)jit_host_of(to / 8);
+	i->kind = RM_GS;
+	i->disp = GS_SLOT(from / 8);
+	return true;
+}
+
 /* The same instruction; a memory operand is at HOST_A + disp. */
 static void emit_same(struct jit_translation *t, const struct jit_insn *x, int32_t disp)
 {
@@ -146,7 +172,7 @@ static void emit_same(struct jit_translation *t, const struct jit_insn *x, int32
 			i.rex = true;
 	if (code && is_general(code))
 		i.reg = (int8_t)register_operand(t, x, code, &w);
-	if (x->in.attributes & ZYDIS_ATTRIB_HAS_MODRM) {
+	if (x->in.attributes & ZYDIS_ATTRIB_HAS_MODRM && !source_in_place(x, reg, rm, &i)) {
 		i.reg = (int8_t)x->in.raw.modrm.reg;
 		if (reg)
 			i.reg = (int8_t)(is_general(reg) ? register_operand(t, x, reg, &w) :
