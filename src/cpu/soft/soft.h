@@ -182,7 +182,7 @@ struct soft_cpu {
 	struct soft_cpu *jit_self;
 	uint64_t jit_key;		/* jump_key, as translated code compares it */
 	uint64_t jit_target;		/* between the two halves of a call */
-	bool jit_xmm;			/* XMM0-15 are in the host's registers */
+	uint8_t jit_xmm;		/* 1: XMM0-15 are in the host's registers; 2: YMM0-15 */
 	bool jit_inside;		/* a handler was called by translated code */
 
 	/* With other processors: shared.h.  NULL: there are none. */

@@ -114,7 +114,7 @@ static void make_descriptors(struct box *b)
 	memset(b->ram + PHYS_HANDLERS, 0xf4, 33 * HANDLER_SIZE);	/* HLT */
 }
 
-static void make_template(struct box *b)
+static void make_template(struct box *b, bool v3)
 {
 	struct cpu_arch_state *s = &b->template;
 
@@ -124,7 +124,7 @@ static void make_template(struct box *b)
 		 CR4_FSGSBASE;
 	s->efer = EFER_LME | EFER_LMA | EFER_NXE;
 	s->cr3 = PHYS_TABLES;
-	s->xcr0 = 3;
+	s->xcr0 = v3 ? 7 : 3;
 	s->gdtr = (struct cpu_table){ KERNEL + PHYS_GDT, 0xfff };
 	s->idtr = (struct cpu_table){ KERNEL + PHYS_IDT, 0xfff };
 	s->seg[SEG_TR] = (struct cpu_segment){ .selector = SEL_TSS, .attr = 0x8b, .limit = 0x67,
@@ -151,7 +151,7 @@ void box_destroy(struct box *b)
 	free(b);
 }
 
-struct box *box_create(enum box_way way, const char **why)
+struct box *box_create(enum box_way way, bool v3, const char **why)
 {
 	struct vm_core_options o = { .ram = RAM_SIZE, .seeded = true };
 	static struct skep_error e;
@@ -165,7 +165,8 @@ struct box *box_create(enum box_way way, const char **why)
 		abort();
 	b->vm->config = config_create();
 	if (config_set(b->vm->config, "soft.tier", way == BOX_TRANSLATED ? "translator" : "interpreter",
-		       NULL, &e))
+		       NULL, &e) ||
+	    (v3 && config_set(b->vm->config, "cpu.model", "skep-v3.1", NULL, &e)))
 		abort();
 	b->vm->ncpus = 1;
 	b->v = b->vm->vcpus[0] = vcpu_create(b->vm, 0, &vcpu_soft_ops, &e);
@@ -185,7 +186,7 @@ struct box *box_create(enum box_way way, const char **why)
 	b->ram = memory_page(&b->vm->memory, 0).write;
 	make_page_tables(b);
 	make_descriptors(b);
-	make_template(b);
+	make_template(b, v3);
 	b->c->s = b->template;
 	soft_tlb_set_cr3(b->c, PHYS_TABLES, false);
 	atomic_store(&b->v->stop_reasons, 0);
@@ -220,8 +221,10 @@ static void load_ram(struct box *b, const struct program *p)
 	memset(b->ram + PHYS_STACK, 0, 0x1000);
 }
 
-static void load_fpu(struct cpu_fpu *f, const struct fx_image *x)
+static void load_fpu(struct cpu_fpu *f, const struct machine *m)
 {
+	const struct fx_image *x = &m->fx;
+
 	memset(f, 0, sizeof *f);
 	f->fcw = x->fcw;
 	f->fsw = x->fsw;
@@ -230,6 +233,7 @@ static void load_fpu(struct cpu_fpu *f, const struct fx_image *x)
 	for (unsigned i = 0; i < 8; i++)
 		memcpy(f->st[((x->fsw >> 11) + i) & 7], x->st[i], 10);
 	memcpy(f->xmm, x->xmm, sizeof f->xmm);
+	memcpy(f->ymmh, m->ymmh, sizeof f->ymmh);
 }
 
 void box_load(struct box *b, const struct program *p, bool cold)
@@ -243,7 +247,7 @@ void box_load(struct box *b, const struct program *p, bool cold)
 	}
 	load_ram(b, p);
 	c->s = b->template;
-	load_fpu(&c->s.fpu, &p->in.fx);
+	load_fpu(&c->s.fpu, &p->in);
 	memcpy(c->r, p->in.gpr, sizeof p->in.gpr);
 	soft_set_segment(c, SEG_CS, &code);
 	soft_set_seg_base(c, SEG_FS, p->in.fs_base);

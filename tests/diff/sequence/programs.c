@@ -3,6 +3,7 @@
  * others hold what is worth computing with.  An opcode comes from a table, its operand bytes are
  * chosen here, the rest is noise, and the decoder says how long it all is.
  */
+#include "cpu/soft/vex.h"
 #include "sequence.h"
 
 enum { M1, M0F, M38, M3A };	/* opcode maps */
@@ -103,6 +104,7 @@ struct maker {
 	struct rng r;
 	struct program *p;
 	ZydisDecoder decoder;
+	bool v3;
 	struct { uint16_t insn; uint8_t at, size; } link[SEQ_MAX_INSNS];	/* to another instruction */
 	unsigned nlinks;
 };
@@ -177,6 +179,10 @@ static void make_fpu(struct maker *m)
 		value_x87(&m->r, x->st[i]);
 	for (unsigned i = 0; i < 16; i++)
 		value_vector(&m->r, x->xmm[i]);
+	memset(m->p->in.ymmh, 0, sizeof m->p->in.ymmh);
+	/* Or nothing there, which the translator treats as a case of its own. */
+	for (unsigned i = 0; m->v3 && rng_percent(&m->r, 96) && i < 16; i++)
+		value_vector(&m->r, m->p->in.ymmh[i]);
 	x->mxcsr = rng_percent(&m->r, 80) ? 0x1f80 : value_mxcsr(&m->r);
 }
 
@@ -296,6 +302,7 @@ static bool finish(struct maker *m, struct making *k)
 	ZydisDecodedInstruction insn;
 	ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
 	struct program *p = m->p;
+	struct vex_insn vex;
 
 	for (unsigned i = k->n; i < sizeof k->b; i++)
 		k->b[i] = (uint8_t)rng_next(&m->r);
@@ -303,6 +310,8 @@ static bool finish(struct maker *m, struct making *k)
 	if (rng_percent(&m->r, 30))
 		memset(k->b + k->n + 1, rng_percent(&m->r, 50) ? 0 : 0xff, 6);
 	if (!ZYAN_SUCCESS(rule_decode(&m->decoder, k->b, &insn, ops)))
+		return false;
+	if (insn.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX && !vex_parse(&vex, &insn, ops, true))
 		return false;
 	if (insn.attributes & ZYDIS_ATTRIB_HAS_MODRM && insn.raw.modrm.mod == 0 && insn.raw.modrm.rm == 5 &&
 	    insn.raw.disp.size == 32)
@@ -314,11 +323,30 @@ static bool finish(struct maker *m, struct making *k)
 	return true;
 }
 
+/* A VEX prefix of three bytes and any opcode behind it: most are none, and another is tried. */
+static bool make_vex(struct maker *m)
+{
+	static const struct form any = { .ext = -1, .flags = F_MODRM };
+	static const uint8_t map_of[] = { 1, 1, 2, 2, 3 };
+	unsigned map = map_of[rng_below(&m->r, sizeof map_of)];
+	unsigned vvvv = rng_percent(&m->r, 35) ? 0 : value_register(m, true);
+	struct making k = { .n = 4, .rex = 1 };
+
+	k.b[0] = 0xc4;
+	k.b[2] = (uint8_t)(rng_percent(&m->r, 35) << 7 | (~vvvv & 15) << 3 | rng_below(&m->r, 8));
+	k.b[3] = (uint8_t)rng_next(&m->r);
+	put_modrm(m, &any, &k);
+	k.b[1] = (uint8_t)((~k.b[1] & 7u) << 5 | map);
+	return finish(m, &k);
+}
+
 static bool make_insn(struct maker *m)
 {
 	const struct form *f = choose_form(m);
 	struct making k = { .n = 0 };
 
+	if (m->v3 && rng_percent(&m->r, 60))
+		return make_vex(m);
 	put_prefixes(m, f, &k);
 	put_opcode(m, f, &k);
 	if (f->flags & F_MODRM)
@@ -447,9 +475,9 @@ static void make_data(struct maker *m)
 			store64(p->data + i, boundary(m, rng_below(&m->r, p->ninsns + 1)));
 }
 
-void program_make(struct program *p, uint64_t seed, uint64_t number)
+void program_make(struct program *p, uint64_t seed, uint64_t number, bool v3)
 {
-	struct maker m = { .p = p };
+	struct maker m = { .p = p, .v3 = v3 };
 	unsigned want;
 
 	memset(p, 0, offsetof(struct program, in));

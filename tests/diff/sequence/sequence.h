@@ -39,7 +39,8 @@ struct program {
 	uint8_t data[SEQ_DATA_PAGES * 0x1000];
 };
 
-void program_make(struct program *p, uint64_t seed, uint64_t number);
+/* v3: for cpu.model=skep-v3.1, with VEX instructions. */
+void program_make(struct program *p, uint64_t seed, uint64_t number, bool v3);
 void program_print(const struct program *p, const uint8_t *code, FILE *out);
 
 /* ---- box.c ------------------------------------------------------------------------------ */
@@ -54,7 +55,7 @@ enum box_way {
 
 struct box;
 /* NULL with *why set: there is none. */
-struct box *box_create(enum box_way way, const char **why);
+struct box *box_create(enum box_way way, bool v3, const char **why);
 void box_destroy(struct box *b);
 /* Puts everything as the program finds it; cold: nothing is known of earlier runs. */
 void box_load(struct box *b, const struct program *p, bool cold);

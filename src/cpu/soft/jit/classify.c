@@ -3,6 +3,7 @@
  * interpreter's handler.
  */
 #include "cpu/soft/exec.h"
+#include "cpu/soft/exec_vex.h"
 #include "cpu/soft/jit/inside.h"
 
 /* How an instruction treats the status flags. */
@@ -92,6 +93,8 @@ static enum effect integer_effect(const struct jit_translation *t, const struct 
 	case ZYDIS_MNEMONIC_RCR:
 	case ZYDIS_MNEMONIC_BSF:
 	case ZYDIS_MNEMONIC_BSR:
+	case ZYDIS_MNEMONIC_TZCNT:
+	case ZYDIS_MNEMONIC_LZCNT:
 	case ZYDIS_MNEMONIC_CLC:
 	case ZYDIS_MNEMONIC_STC:
 	case ZYDIS_MNEMONIC_CMC:
@@ -249,6 +252,80 @@ static bool rewrite(struct jit_insn *x, enum effect effect)
 	return true;
 }
 
+/* ---- VEX encoding ---------------------------------------------------------- */
+
+static bool vex_needs_alignment(ZydisMnemonic m)
+{
+	switch (m) {
+	case ZYDIS_MNEMONIC_VMOVAPS:
+	case ZYDIS_MNEMONIC_VMOVAPD:
+	case ZYDIS_MNEMONIC_VMOVDQA:
+	case ZYDIS_MNEMONIC_VMOVNTPS:
+	case ZYDIS_MNEMONIC_VMOVNTPD:
+	case ZYDIS_MNEMONIC_VMOVNTDQ:
+	case ZYDIS_MNEMONIC_VMOVNTDQA:
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* The handlers that do no more than the instruction would on the host. */
+static bool vex_passes(op_fn *fn)
+{
+	return fn == vex_rr || fn == vex_load || fn == vex_store || fn == vex_mov_rr128 ||
+	       fn == vex_mov_rr256 || fn == vex_load128 || fn == vex_load256 ||
+	       fn == vex_store128 || fn == vex_store256 || fn == vex_zeroupper || fn == vex_zeroall;
+}
+
+/* General registers that host registers would have to be borrowed for. */
+static uint16_t vex_in_memory(const struct vex_insn *v)
+{
+	const struct vex_operand *o[] = { &v->reg, &v->vvvv, &v->rm };
+	uint16_t set = 0;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(o); i++)
+		if (o[i]->file == VEX_GENERAL && jit_host_of(o[i]->number) < 0)
+			set |= (uint16_t)BIT(o[i]->number);
+	return set;
+}
+
+static uint16_t vex_writes(const struct vex_insn *v)
+{
+	const struct vex_operand *o[] = { &v->reg, &v->vvvv, &v->rm };
+	uint16_t set = v->implicit_write;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(o); i++)
+		if (o[i]->file == VEX_GENERAL && o[i]->write)
+			set |= (uint16_t)BIT(o[i]->number);
+	return set;
+}
+
+static bool vex(struct jit_insn *x)
+{
+	struct vex_insn *v = &x->vex;
+
+	if (x->nops != 1 || !vex_passes(x->ops->fn) || !vex_parse(v, &x->in, x->op, true))
+		return false;
+	if (v->mem_size > 32 || v->has_vsib || (v->mem_size && !(x->ops->flags & OPF_MEM)) ||
+	    __builtin_popcount(vex_in_memory(v)) > (v->mem_size ? 1 : 2))
+		return false;
+	for (unsigned i = 0; v->mem_size && i < x->in.operand_count_visible; i++)
+		if (x->op[i].type == ZYDIS_OPERAND_TYPE_MEMORY)
+			x->mem = (int8_t)i;
+	x->class = JIT_REWRITE;
+	x->xmm = x->ymm = v->avx;
+	x->mem_size = v->mem_size;
+	x->mem_write = v->mem_write;
+	x->writes = vex_writes(v);
+	if (v->mem_size && vex_needs_alignment(x->in.mnemonic))
+		x->align = v->mem_size;
+	x->sets_flags = v->writes_flags;
+	/* Those of BMI1 and BMI2 that an instruction leaves undefined may be what they were. */
+	x->needs_flags = v->writes_flags && !v->avx;
+	return true;
+}
+
 static bool is_jcc(const struct jit_insn *x, unsigned *condition)
 {
 	*condition = x->ops->dst & 15;
@@ -319,10 +396,14 @@ void jit_classify(struct jit_translation *t, struct jit_insn *x)
 	x->class = JIT_INTERPRET;
 	x->mem = -1;
 	x->mem_size = x->align = 0;
-	x->mem_write = x->needs_flags = x->sets_flags = x->xmm = false;
+	x->mem_write = x->needs_flags = x->sets_flags = x->xmm = x->ymm = false;
 	x->writes = 0;
 	if (special(x))
 		return;
+	if (x->in.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX) {
+		vex(x);
+		return;
+	}
 	plain = x->in.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY && look_at_operands(x) &&
 		x->ops->fn != op_ud && x->ops->fn != op_nm;
 	if (plain && x->xmm && t->c->mode & (MODE_NOSSE | MODE_FPSTRICT))

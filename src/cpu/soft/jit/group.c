@@ -132,12 +132,14 @@ static bool take(struct jit_group *g, unsigned i, int64_t at, unsigned size, boo
 	high = MAX(high, (int32_t)(at + size));
 	if (high - low > GROUP_SPAN)
 		return false;
-	if (align == 16 && g->aligned != NOT_ALIGNED && (at - g->aligned) & 15)
+	if (align > 1 && align < 16)
 		return false;
-	if (align > 1 && align != 16)
+	if (align > 1 && g->aligned != NOT_ALIGNED && (at - g->aligned) & (MIN(align, g->align) - 1))
 		return false;
-	if (align == 16)
+	if (align > 1 && (g->aligned == NOT_ALIGNED || align > g->align)) {
 		g->aligned = (int32_t)at;
+		g->align = (uint8_t)align;
+	}
 	g->low = low;
 	g->high = high;
 	g->at[i] = (int32_t)at;

@@ -9,6 +9,7 @@
  *	R12-R15					in memory: c->r[]
  *	the rest of the budget			R13
  *	XMM0-XMM15				themselves, if c->jit_xmm; else in c->s.fpu
+ *	their upper halves (YMM)		themselves, if c->jit_xmm is 2; else in c->s.fpu
  *
  * Blocks are entered with the status flags in c->cc; SLOT_IPBASE is up to date.
  */
@@ -21,6 +22,7 @@
 #include "cpu/soft/decode.h"
 #include "cpu/soft/jit/emit.h"
 #include "cpu/soft/jit/jit.h"
+#include "cpu/soft/vex.h"
 
 #define HOST_RSP	R12	/* the guest's stack pointer */
 #define HOST_BUDGET	R13
@@ -38,7 +40,7 @@
 #define JIT_MAX_DETOURS	(8 * JIT_MAX_INSNS + 8)
 #define JIT_REGIONS	16u
 #define JIT_REGION_SIZE	(2u << 20)
-#define JIT_THUNKS_SIZE	4096u
+#define JIT_THUNKS_SIZE	8192u
 #define JIT_MAX_BLOCKS	(32u * 1024)
 #define JIT_BLOCK_ROOM	(128u << 10)	/* no block is longer than this */
 
@@ -72,7 +74,7 @@ struct jit_thunks {
 	const uint8_t *link;		/* HOST_A: the link */
 	const uint8_t *miss;		/* HOST_A: rip ^ jit_key */
 	const uint8_t *leave;		/* HOST_A: offset in the page; back to the run loop */
-	const uint8_t *load_xmm;
+	const uint8_t *load_xmm, *load_ymm;	/* jit_xmm becomes 1, 2 */
 };
 
 struct soft_jit {
@@ -116,7 +118,8 @@ struct jit_insn {
 	uint8_t align;		/* its address must be a multiple of this, or the handler does it */
 	bool needs_flags;	/* reads them, or leaves some as they were */
 	bool sets_flags;
-	bool xmm;
+	bool xmm, ymm;		/* needs jit_xmm to be at least 1, 2 */
+	struct vex_insn vex;	/* REWRITE of one with VEX encoding */
 	uint16_t writes;	/* guest registers, as bits */
 };
 
@@ -147,7 +150,8 @@ struct jit_group {
 	unsigned first, last;		/* in insn[] */
 	int32_t low, high;		/* of the addresses, from the first one's registers */
 	bool write;
-	int32_t aligned;		/* an address that is a multiple of 16; or NOT_ALIGNED */
+	int32_t aligned;		/* an address that is a multiple of align; or NOT_ALIGNED */
+	uint8_t align;			/* 16 or 32 */
 	int32_t at[JIT_MAX_INSNS];	/* by instruction: address, as low */
 };
 #define NOT_ALIGNED INT32_MIN

@@ -265,10 +265,10 @@ const struct soft_op *op_back(struct soft_cpu *c, const struct soft_op *op)
 
 bool jit_run_one(struct soft_cpu *c, const struct soft_op *op)
 {
-	bool xmm = c->jit_xmm;
+	uint8_t xmm = c->jit_xmm;
 	const struct jit_block *b;
 
-	c->jit_xmm = false;
+	c->jit_xmm = 0;
 	c->jit_inside = true;
 	while (op && op->fn != op_back)
 		op = op->fn(c, op);

@@ -31,10 +31,10 @@ static void here(struct emit *e, uint8_t *site)
 	emit_patch(e, site, emit_run(e));
 }
 
-static void compare_xmm_flag(struct emit *e)
+static void compare_xmm_flag(struct emit *e, unsigned level)
 {
 	emit_insn(e, &(struct emit_insn){ .op = 0x80, .reg = ALU_DIGIT_CMP, .kind = RM_GS,
-					  .disp = GS(jit_xmm), .imm = 0, .imm_size = 1 });
+					  .disp = GS(jit_xmm), .imm = level, .imm_size = 1 });
 }
 
 static void set_xmm_flag(struct emit *e, unsigned v)
@@ -43,19 +43,71 @@ static void set_xmm_flag(struct emit *e, unsigned v)
 					  .imm = v, .imm_size = 1 });
 }
 
+#define COND_B	2
 #define COND_E	4
 #define COND_NE	5
 
+/* A VEX instruction with 66 implied, of register n and the upper half of register `half` in c. */
+static void upper_half(struct emit *e, unsigned map, bool wide, uint8_t op, unsigned n, unsigned vvvv,
+		       unsigned half)
+{
+	emit8(e, 0x65);
+	emit8(e, 0xc4);
+	emit8(e, (uint8_t)((n < 8 ? 0xe0 : 0x60) | map));
+	emit8(e, (uint8_t)((~vvvv & 15) << 3 | wide << 2 | 1));
+	emit8(e, op);
+	emit8(e, (uint8_t)((n & 7) << 3 | 4));
+	emit8(e, 0x25);
+	emit32(e, (uint32_t)(GS(s.fpu.ymmh) + (int32_t)half * 16));
+}
+
+static void vzeroupper(struct emit *e)
+{
+	emit_bytes(e, "\xc5\xf8\x77", 3);
+}
+
+/* C code and SSE code run slowly while the host's upper halves are not zero. */
 static void save_xmm_if_live(struct emit *e, bool forget)
 {
-	uint8_t *over;
+	uint8_t *none, *low;
 
-	compare_xmm_flag(e);
-	over = skip(e, COND_E);
+	compare_xmm_flag(e, 1);
+	none = skip(e, COND_B);
 	move_xmm(e, true);
+	low = skip(e, COND_E);
+	for (unsigned n = 0; n < 16; n++) {
+		upper_half(e, 3, true, 0x19, n, 0, n);		/* vextractf128 */
+		emit8(e, 1);
+	}
+	vzeroupper(e);
+	here(e, low);
 	if (forget)
 		set_xmm_flag(e, 0);
-	here(e, over);
+	here(e, none);
+}
+
+/* As jit_xmm says.  Upper halves that are all zero are so without being written: see above. */
+static void load_vectors(struct emit *e)
+{
+	uint8_t *none, *low, *zero;
+
+	compare_xmm_flag(e, 1);
+	none = skip(e, COND_B);
+	low = skip(e, COND_E);
+	vzeroupper(e);
+	upper_half(e, 1, false, 0x6f, 0, 0, 0);			/* vmovdqa */
+	for (unsigned n = 1; n < 16; n++)
+		upper_half(e, 1, false, 0xeb, 0, 0, n);		/* vpor */
+	emit_bytes(e, "\xc4\xe2\x79\x17\xc0", 5);		/* vptest xmm0, xmm0 */
+	here(e, low);
+	move_xmm(e, false);
+	zero = skip(e, COND_E);
+	for (unsigned n = 0; n < 16; n++) {
+		upper_half(e, 3, true, 0x18, n, n, n);		/* vinsertf128 */
+		emit8(e, 1);
+	}
+	here(e, zero);
+	here(e, none);
 }
 
 static const int callee_saved[] = { RBX, RBP, R12, R13, R14, R15 };
@@ -135,10 +187,7 @@ void jit_make_thunks(struct soft_jit *j)
 	emit_mov_imm(e, RAX, JIT_EXIT_LEAVE);
 	emit_branch(e, EMIT_JMP, done);
 	here(e, over);
-	compare_xmm_flag(e);
-	over = skip(e, COND_E);
-	move_xmm(e, false);
-	here(e, over);
+	load_vectors(e);
 	move_registers(e, OP_MOV_LOAD);
 	emit_insn(e, &(struct emit_insn){ .map = 1, .op = 0xb7, .reg = RAX, .kind = RM_GS,
 					  .disp = GS(cc) });	/* movzx eax, cc */
@@ -151,5 +200,14 @@ void jit_make_thunks(struct soft_jit *j)
 	j->thunk.load_xmm = emit_run(e);
 	move_xmm(e, false);
 	set_xmm_flag(e, 1);
+	emit8(e, 0xc3);
+
+	j->thunk.load_ymm = emit_run(e);
+	compare_xmm_flag(e, 0);
+	over = skip(e, COND_E);
+	move_xmm(e, true);
+	here(e, over);
+	set_xmm_flag(e, 2);
+	load_vectors(e);
 	emit8(e, 0xc3);
 }

@@ -196,6 +196,34 @@ static void emit_same(struct jit_translation *t, const struct jit_insn *x, int32
 	give_back(t, &w);
 }
 
+/* The same, of those with a VEX prefix.  What is read is borrowed first: it may be written as well. */
+static void emit_vex(struct jit_translation *t, const struct jit_insn *x, int32_t disp)
+{
+	struct vex_insn v = x->vex;
+	const struct { ZydisOperandEncoding encoding; struct vex_operand *o; } fields[] = {
+		{ ZYDIS_OPERAND_ENCODING_MODRM_REG, &v.reg },
+		{ ZYDIS_OPERAND_ENCODING_MODRM_RM, &v.rm },
+		{ ZYDIS_OPERAND_ENCODING_NDSNDD, &v.vvvv },
+	};
+	struct borrowed w = { .a_taken = x->mem >= 0 };
+	uint8_t bytes[VEX_MAX_BYTES];
+	unsigned n;
+
+	if (!(x->in.attributes & ZYDIS_ATTRIB_HAS_MODRM)) {
+		/* vzeroupper, vzeroall */
+		emit_bytes(&t->e, v.wide ? "\xc5\xfc\x77" : "\xc5\xf8\x77", 3);
+		return;
+	}
+	for (unsigned write = 0; write < 2; write++)
+		for (unsigned i = 0; i < ARRAY_SIZE(fields); i++)
+			if (fields[i].o->file == VEX_GENERAL && fields[i].o->write == write)
+				fields[i].o->number = (uint8_t)register_operand(t, x,
+						operand_of(x, fields[i].encoding), &w);
+	n = vex_encode(&v, HOST_A, disp, bytes);
+	emit_bytes(&t->e, bytes, n);
+	give_back(t, &w);
+}
+
 /* ---- Instructions --------------------------------------------------------------- */
 
 /* Where the group has the operand of x, from HOST_A. */
@@ -222,7 +250,10 @@ static void rewrite(struct jit_translation *t, const struct jit_insn *x)
 		jit_emit_check(t, d, x->mem_size, x->mem_write);
 	}
 	jit_before_insn(t, x);
-	emit_same(t, x, grouped ? group_offset(t, x) : 0);
+	if (x->in.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX)
+		emit_vex(t, x, grouped ? group_offset(t, x) : 0);
+	else
+		emit_same(t, x, grouped ? group_offset(t, x) : 0);
 	jit_after_insn(t, x);
 	if (d)
 		d->back = emit_run(&t->e);
@@ -406,7 +437,7 @@ static uint8_t *emit_pay(struct jit_translation *t)
 static uint8_t *head(struct jit_translation *t)
 {
 	struct emit *e = &t->e;
-	bool xmm = false;
+	unsigned level = 0;
 	uint8_t *out;
 
 	t->b->far_entry = emit_run(e);
@@ -416,14 +447,14 @@ static uint8_t *head(struct jit_translation *t)
 	t->b->near_entry = emit_run(e);
 	out = emit_pay(t);
 	for (unsigned i = 0; i < t->ninsns; i++)
-		xmm |= t->insn[i].xmm;
-	if (xmm) {
+		level = MAX(level, t->insn[i].ymm ? 2u : t->insn[i].xmm);
+	if (level) {
 		uint8_t *over;
 
 		emit_insn(e, &(struct emit_insn){ .op = 0x80, .reg = ALU_DIGIT_CMP, .kind = RM_GS,
-						  .disp = GS(jit_xmm), .imm = 0, .imm_size = 1 });
-		over = emit_branch(e, 5, NULL);
-		emit_branch(e, EMIT_CALL, t->j->thunk.load_xmm);
+						  .disp = GS(jit_xmm), .imm = level, .imm_size = 1 });
+		over = emit_branch(e, 3, NULL);		/* jae */
+		emit_branch(e, EMIT_CALL, level > 1 ? t->j->thunk.load_ymm : t->j->thunk.load_xmm);
 		emit_patch(e, over, emit_run(e));
 	}
 	return out;
@@ -455,7 +486,7 @@ static void emit_group(struct jit_translation *t)
 	if (g->aligned != NOT_ALIGNED) {
 		emit_lea(&t->e, HOST_B, HOST_A, -1, 0, g->aligned - g->low);
 		emit_insn(&t->e, &(struct emit_insn){ .rex = true, .op = 0xf6, .reg = 0,
-			  .kind = RM_REG, .rm = HOST_B, .imm = 15, .imm_size = 1 });
+			  .kind = RM_REG, .rm = HOST_B, .imm = g->align - 1u, .imm_size = 1 });
 		d->site[d->nsites++] = emit_branch(&t->e, 5, NULL);
 	}
 	jit_emit_check(t, d, (unsigned)(g->high - g->low), g->write);
