@@ -65,10 +65,16 @@ static void free_vm(struct vm *vm)
 	config_destroy(c);
 }
 
+/*
+ * A new file each time: ext4 writes one that was made empty and filled again to the disk at once,
+ * and thousands are saved here.
+ */
 static void save(const char *path, const void *data, size_t len)
 {
-	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+	int fd;
 
+	unlink(path);
+	fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
 	assert_true(fd >= 0);
 	assert_int_equal(write(fd, data, len), len);
 	close(fd);

@@ -286,11 +286,12 @@ static void show_stats(json_t *s)
 	printf("instructions  %lld\n", (long long)integer_of(s, "insns"));
 	json_array_foreach(json_object_get(s, "vcpus"), i, cpu) {
 		printf("\nvcpu %zu\n", i);
-		json_object_foreach(cpu, title, section)
+		json_object_foreach(cpu, title, section) {
 			json_object_foreach(section, name, value)
 				if (json_integer_value(value))
 					printf("  %-12s %-18s %14lld\n", title, name,
 					       (long long)json_integer_value(value));
+		}
 	}
 }
 

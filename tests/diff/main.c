@@ -1,7 +1,7 @@
 /*
  * diff: the soft processor against the host's.
  *
- *	diff				a million cases: half with a fixed seed, half with a new one
+ *	diff				half a million cases: half with a fixed seed, half with a new one
  *	diff --seed N --cases M		cases 0 to M-1 of seed N
  *	diff --seed N --case K		that one, whatever comes of it
  *	diff --forever			new seeds until something differs
@@ -24,10 +24,10 @@
 #define FIXED_SEED	2
 #ifdef __SANITIZE_ADDRESS__
 #define SANITIZED	true
-#define CHECK_CASES	300000ull
+#define CHECK_CASES	100000ull
 #else
 #define SANITIZED	false
-#define CHECK_CASES	1000000ull
+#define CHECK_CASES	500000ull
 #endif
 #define MNEMONICS	(ZYDIS_MNEMONIC_MAX_VALUE + 1)
 

@@ -25,8 +25,8 @@ HOST_FIELDS = {"manifest.id", "manifest.host_wall_ns", "manifest.parent_path", "
                # What a slow reader of the console has not taken yet.
                "lpc.com1.unsent", "lpc.com1.unread"}
 RAM = "192M"
-DEBIAN_POINTS = 3000 if LONG else 200
-GUEST_POINTS = 400 if LONG else 14
+DEBIAN_POINTS = 3000 if LONG else 60
+GUEST_POINTS = 400 if LONG else 5
 
 
 class tiers:
@@ -241,7 +241,7 @@ def debian_smp(cpus):
     try:
         argv = machine_args("compute-smp", cpus=cpus)
         total = total_insns(argv, directory)
-        points = choose(random.Random(seed() + cpus), total, 1000 if LONG else 60)
+        points = choose(random.Random(seed() + cpus), total, 1000 if LONG else 20)
         join(points, directory, argv)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
@@ -263,7 +263,7 @@ def identities():
             argv = machine_args(f"compute clocksource={source}", "-o", f"identity={identity}")
             total = total_insns(argv, directory)
             rng = random.Random(seed() + 3)
-            points = choose(rng, total, 600 if LONG else 30)
+            points = choose(rng, total, 600 if LONG else 12)
             assert join(points, directory, argv) >= 30 - 1
         finally:
             shutil.rmtree(directory, ignore_errors=True)

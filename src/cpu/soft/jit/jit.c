@@ -38,16 +38,14 @@ static bool rotate_keeps_of(void)
 {
 	for (unsigned i = 0; i < 4; i++) {
 		uint64_t x = i & 1 ? 0x8000000000000001 : 0x4000000000000000;
-		bool of = i & 2, after;
+		bool of = i & 2, left, right;
 
 		/* OF from adding 127 to a byte, as SAHF does not set it. */
 		__asm__("addb $127, %%al\n\trol $3, %1\n\tseto %b0"
-			: "=a"(after), "+r"(x) : "0"((unsigned)of) : "cc");
-		if (after != of)
-			return false;
+			: "=a"(left), "+r"(x) : "0"((unsigned)of) : "cc");
 		__asm__("addb $127, %%al\n\tror $5, %1\n\tseto %b0"
-			: "=a"(after), "+r"(x) : "0"((unsigned)of) : "cc");
-		if (after != of)
+			: "=a"(right), "+r"(x) : "0"((unsigned)of) : "cc");
+		if (left != of || right != of)
 			return false;
 	}
 	return true;
