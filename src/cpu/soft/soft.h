@@ -182,6 +182,7 @@ struct soft_cpu {
 	struct soft_cpu *jit_self;
 	uint64_t jit_key;		/* jump_key, as translated code compares it */
 	uint64_t jit_target;		/* between the two halves of a call */
+	uint64_t jit_stream[2];		/* host addresses of a group that has two */
 	uint8_t jit_xmm;		/* 1: XMM0-15 are in the host's registers; 2: YMM0-15 */
 	bool jit_inside;		/* a handler was called by translated code */
 

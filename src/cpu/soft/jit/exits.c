@@ -168,7 +168,7 @@ static void emit_push_return(struct jit_translation *t, const struct jit_insn *x
 	int32_t at = 0;
 
 	if (t->grouped) {
-		at = t->group.at[x - t->insn] - t->group.low;
+		at = t->group.at[x - t->insn];
 	} else {
 		emit_lea(&t->e, HOST_A, HOST_RSP, -1, 0, -8);
 		jit_emit_check(t, d, 8, true);
@@ -207,7 +207,7 @@ static void ret(struct jit_translation *t, const struct jit_insn *x, struct jit_
 	int32_t at = 0;
 
 	if (t->grouped) {
-		at = t->group.at[x - t->insn] - t->group.low;
+		at = t->group.at[x - t->insn];
 	} else {
 		emit_rr(&t->e, true, OP_MOV_STORE, HOST_RSP, HOST_A);
 		jit_emit_check(t, d, 8, false);

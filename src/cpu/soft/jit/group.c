@@ -73,21 +73,23 @@ static bool needs_scratch(const struct jit_insn *x)
 	}
 }
 
-/* add, sub and lea of the stack pointer by a constant */
-static bool moves_stack(const struct jit_insn *x, int32_t *by)
+/* add, sub and lea of the address register by a constant */
+static bool moves_base(const struct jit_insn *x, uint8_t base, int32_t *by)
 {
 	const ZydisDecodedOperand *d = &x->op[0], *s = &x->op[1];
 
-	if (x->class == JIT_LEA && x->ops->dst == SLOT(REG_RSP) && x->ops->base == SLOT(REG_RSP) &&
+	if (x->class == JIT_LEA && x->ops->dst == base && x->ops->base == base &&
 	    x->ops->index == SLOT(SLOT_ZERO) && d->size == 64) {
 		*by = x->ops->disp;
-		return true;
+	} else {
+		if (x->class != JIT_REWRITE || d->type != ZYDIS_OPERAND_TYPE_REGISTER ||
+		    d->size != 64 || soft_slot_of(d->reg.value) != base ||
+		    s->type != ZYDIS_OPERAND_TYPE_IMMEDIATE ||
+		    (x->in.mnemonic != ZYDIS_MNEMONIC_ADD && x->in.mnemonic != ZYDIS_MNEMONIC_SUB))
+			return false;
+		*by = (int32_t)(x->in.mnemonic == ZYDIS_MNEMONIC_ADD ? s->imm.value.s :
+									   -s->imm.value.s);
 	}
-	if (x->class != JIT_REWRITE || d->type != ZYDIS_OPERAND_TYPE_REGISTER ||
-	    d->reg.value != ZYDIS_REGISTER_RSP || s->type != ZYDIS_OPERAND_TYPE_IMMEDIATE ||
-	    (x->in.mnemonic != ZYDIS_MNEMONIC_ADD && x->in.mnemonic != ZYDIS_MNEMONIC_SUB))
-		return false;
-	*by = (int32_t)(x->in.mnemonic == ZYDIS_MNEMONIC_ADD ? s->imm.value.s : -s->imm.value.s);
 	return *by > -4096 && *by < 4096;
 }
 
@@ -109,75 +111,105 @@ static void follow(struct walk *w, const struct jit_insn *x)
 			w->moved += 8;
 			return;
 		}
-		if (moves_stack(x, &by)) {
-			w->moved += by;
-			return;
-		}
 	}
-	w->over = true;
+	if (w->index == SLOT(SLOT_ZERO) && moves_base(x, w->base, &by))
+		w->moved += by;
+	else
+		w->over = true;
 }
 
-/* Adds an access to the group; false: it is too far away. */
-static bool take(struct jit_group *g, unsigned i, int64_t at, unsigned size, bool write, unsigned align)
+/* Adds an access to the stream; false: it is too far away. */
+static bool take(struct jit_stream *s, bool first, int64_t at, unsigned size, bool write, unsigned align)
 {
-	int32_t low = g->low, high = g->high;
+	int32_t low, high;
 
 	if (at < -(1ll << 30) || at > 1ll << 30)
 		return false;
-	if (g->first == i) {
-		low = (int32_t)at;
-		high = (int32_t)at + (int32_t)size;
-	}
-	low = MIN(low, (int32_t)at);
-	high = MAX(high, (int32_t)(at + size));
+	low = first ? (int32_t)at : MIN(s->low, (int32_t)at);
+	high = MAX(first ? INT32_MIN : s->high, (int32_t)(at + size));
 	if (high - low > GROUP_SPAN)
 		return false;
 	if (align > 1 && align < 16)
 		return false;
-	if (align > 1 && g->aligned != NOT_ALIGNED && (at - g->aligned) & (MIN(align, g->align) - 1))
+	if (align > 1 && s->aligned != NOT_ALIGNED && (at - s->aligned) & (MIN(align, s->align) - 1))
 		return false;
-	if (align > 1 && (g->aligned == NOT_ALIGNED || align > g->align)) {
-		g->aligned = (int32_t)at;
-		g->align = (uint8_t)align;
+	if (align > 1 && (s->aligned == NOT_ALIGNED || align > s->align)) {
+		s->aligned = (int32_t)at;
+		s->align = (uint8_t)align;
 	}
-	g->low = low;
-	g->high = high;
-	g->at[i] = (int32_t)at;
-	g->write |= write;
+	s->low = low;
+	s->high = high;
+	s->write |= write;
+	return true;
+}
+
+/* The stream for an address of insn[i]: a new one, if its registers are as they were at the begin. */
+static unsigned stream_for(struct jit_group *g, struct walk *w, unsigned i, const struct soft_op *address,
+			   uint32_t written)
+{
+	unsigned k;
+
+	for (k = 0; k < g->nstreams; k++)
+		if (!w[k].over && w[k].base == address->base && w[k].index == address->index &&
+		    w[k].scale == address->scale)
+			return k;
+	if (k == GROUP_STREAMS || (address->base / 8 < 16 && written & BIT(address->base / 8)) ||
+	    (address->index / 8 < 16 && written & BIT(address->index / 8)))
+		return NO_STREAM;
+	w[k] = (struct walk){ .base = address->base, .index = address->index, .scale = address->scale };
+	g->stream[k] = (struct jit_stream){ .first = i, .aligned = NOT_ALIGNED };
+	return k;
+}
+
+/* Adds the access of insn[i]; false: the group ends before it. */
+static bool add(struct jit_group *g, struct walk *w, unsigned i, const struct jit_insn *x, uint32_t written)
+{
+	struct soft_op address;
+	unsigned size, k;
+	bool write;
+
+	g->of[i] = NO_STREAM;
+	if (needs_scratch(x))
+		return false;
+	if (!access_of(x, &address, &size, &write))
+		return true;
+	k = stream_for(g, w, i, &address, written);
+	if (k == NO_STREAM || !take(&g->stream[k], k == g->nstreams, (int64_t)address.disp + w[k].moved,
+				    size, write, x->align))
+		return false;
+	g->at[i] = address.disp + w[k].moved;
+	g->of[i] = (uint8_t)k;
+	g->last = i;
+	if (k == g->nstreams)
+		g->nstreams++;
 	return true;
 }
 
 bool jit_find_group(struct jit_translation *t, unsigned first)
 {
 	struct jit_group *g = &t->group;
+	struct walk w[GROUP_STREAMS];
 	struct soft_op address;
-	struct walk w;
+	uint32_t written = 0;
 	unsigned size, n = 0;
 	bool write;
 
 	if (!access_of(&t->insn[first], &address, &size, &write))
 		return false;
-	w = (struct walk){ .base = address.base, .index = address.index, .scale = address.scale };
 	g->first = g->last = first;
-	g->write = false;
-	g->aligned = NOT_ALIGNED;
-	for (unsigned i = first; i < t->ninsns && !w.over; i++) {
+	g->nstreams = 0;
+	for (unsigned i = first; i < t->ninsns && add(g, w, i, &t->insn[i], written); i++) {
 		const struct jit_insn *x = &t->insn[i];
-		bool last = x->class == JIT_RET || x->class == JIT_CALL || x->class == JIT_CALL_INDIRECT;
 
-		if (needs_scratch(x))
-			break;
-		if (access_of(x, &address, &size, &write)) {
-			if (address.base != w.base || address.index != w.index ||
-			    address.scale != w.scale ||
-			    !take(g, i, (int64_t)address.disp + w.moved, size, write, x->align))
-				break;
-			n++;
-			g->last = i;
-		}
-		follow(&w, x);
-		if (last)
+		n += g->of[i] != NO_STREAM;
+		for (unsigned k = 0; k < g->nstreams; k++)
+			follow(&w[k], x);
+		written |= x->writes;
+		if (x->class == JIT_RET || x->class == JIT_CALL || x->class == JIT_CALL_INDIRECT)
 			break;
 	}
-	return n > 1;
+	for (unsigned i = first; i <= g->last && g->nstreams; i++)
+		if (g->of[i] != NO_STREAM)
+			g->at[i] -= g->stream[g->of[i]].low;
+	return n > g->nstreams;
 }

@@ -141,19 +141,30 @@ struct jit_flags {
 	struct jit_recipe recipe;
 };
 
-/*
- * A run of instructions whose memory operands lie near each other, by the same registers: one check
- * serves them all, and HOST_A stays the host address of the lowest.  Where the check fails, the
- * same instructions stand again out of line, each with its own.
- */
-struct jit_group {
-	unsigned first, last;		/* in insn[] */
-	int32_t low, high;		/* of the addresses, from the first one's registers */
+/* Memory operands that lie near each other, by the same registers. */
+struct jit_stream {
+	unsigned first;			/* in insn[]: has those registers */
+	int32_t low, high;		/* of the addresses, from the registers at the group's begin */
 	bool write;
 	int32_t aligned;		/* an address that is a multiple of align; or NOT_ALIGNED */
 	uint8_t align;			/* 16 or 32 */
-	int32_t at[JIT_MAX_INSNS];	/* by instruction: address, as low */
 };
+
+/*
+ * A run of instructions whose memory operands are one stream or two: one check serves each, and
+ * HOST_A stays the host address of the lowest; of two, that of the one used last, and both are in
+ * c->jit_stream.  Where a check fails, the same instructions stand again out of line, each with its
+ * own.
+ */
+#define GROUP_STREAMS 2
+struct jit_group {
+	unsigned first, last;		/* in insn[] */
+	unsigned nstreams;
+	struct jit_stream stream[GROUP_STREAMS];
+	int32_t at[JIT_MAX_INSNS];	/* by instruction: address, from its stream's lowest */
+	uint8_t of[JIT_MAX_INSNS];	/* its stream; or NO_STREAM */
+};
+#define NO_STREAM UINT8_MAX
 #define NOT_ALIGNED INT32_MIN
 #define GROUP_SPAN 256		/* bytes; more would cross pages too often */
 

@@ -229,7 +229,7 @@ static void emit_vex(struct jit_translation *t, const struct jit_insn *x, int32_
 /* Where the group has the operand of x, from HOST_A. */
 static int32_t group_offset(const struct jit_translation *t, const struct jit_insn *x)
 {
-	return t->group.at[x - t->insn] - t->group.low;
+	return t->group.at[x - t->insn];
 }
 
 static void rewrite(struct jit_translation *t, const struct jit_insn *x)
@@ -465,34 +465,51 @@ static bool ends_block(const struct jit_insn *x)
 	return x->class >= JIT_JMP;
 }
 
-/* One check for all of t->group, then its instructions without. */
+/* HOST_A = the host address of the stream's lowest operand. */
+static void emit_stream(struct jit_translation *t, struct jit_detour *d, const struct jit_stream *s)
+{
+	struct soft_op address = { .base = SLOT(REG_RSP), .index = SLOT(SLOT_ZERO) };
+	const struct jit_insn *x = &t->insn[s->first];
+
+	if (x->class == JIT_REWRITE)
+		address = *x->ops;
+	address.disp = s->low;
+	jit_emit_address(t, &address, HOST_A, true);
+	if (s->aligned != NOT_ALIGNED) {
+		emit_lea(&t->e, HOST_B, HOST_A, -1, 0, s->aligned - s->low);
+		emit_insn(&t->e, &(struct emit_insn){ .rex = true, .op = 0xf6, .reg = 0,
+			  .kind = RM_REG, .rm = HOST_B, .imm = s->align - 1u, .imm_size = 1 });
+		d->site[d->nsites++] = emit_branch(&t->e, 5, NULL);
+	}
+	jit_emit_check(t, d, (unsigned)(s->high - s->low), s->write);
+}
+
+/* One check for each stream of t->group, then its instructions without. */
 static void emit_group(struct jit_translation *t)
 {
 	const struct jit_group *g = &t->group;
-	const struct jit_insn *x = &t->insn[g->first];
-	struct soft_op address = { .base = SLOT(REG_RSP), .index = SLOT(SLOT_ZERO) };
 	struct jit_detour *d;
+	uint8_t held = 0;
 
 	if (!t->flags.cc && t->flags.recipe.kind == RECIPE_NONE)
 		jit_save_flags(t);
 	t->flags.host = false;
-	d = jit_slow_way(t, x);
+	d = jit_slow_way(t, &t->insn[g->first]);
 	d->kind = DETOUR_GROUP;
 	d->last = g->last;
-	if (x->class == JIT_REWRITE)
-		address = *x->ops;
-	address.disp = g->low;
-	jit_emit_address(t, &address, HOST_A, true);
-	if (g->aligned != NOT_ALIGNED) {
-		emit_lea(&t->e, HOST_B, HOST_A, -1, 0, g->aligned - g->low);
-		emit_insn(&t->e, &(struct emit_insn){ .rex = true, .op = 0xf6, .reg = 0,
-			  .kind = RM_REG, .rm = HOST_B, .imm = g->align - 1u, .imm_size = 1 });
-		d->site[d->nsites++] = emit_branch(&t->e, 5, NULL);
+	for (unsigned k = g->nstreams; k-- > 0;) {
+		emit_stream(t, d, &g->stream[k]);
+		if (g->nstreams > 1)
+			emit_gs(&t->e, true, OP_MOV_STORE, HOST_A, GS(jit_stream) + (int32_t)k * 8);
 	}
-	jit_emit_check(t, d, (unsigned)(g->high - g->low), g->write);
 	t->grouped = true;
-	for (unsigned i = g->first; i <= g->last; i++)
+	for (unsigned i = g->first; i <= g->last; i++) {
+		if (g->of[i] != NO_STREAM && g->of[i] != held) {
+			held = g->of[i];
+			emit_gs(&t->e, true, OP_MOV_LOAD, HOST_A, GS(jit_stream) + held * 8);
+		}
 		jit_emit_one(t, &t->insn[i]);
+	}
 	t->grouped = false;
 	d->flags_back = t->flags;
 	d->back = emit_run(&t->e);
