@@ -285,6 +285,18 @@ def counters():
     assert json.loads(open(stats).read())["vcpus"][0]["code"]["blocks"] > 0
 
 
+def counters_of_translator():
+    """Zero where everything is interpreted; what is made, entered and left where it is not."""
+    with spin("-o", "soft.tier=interpreter"):
+        one = json.loads(command("stats", "--json", "web")[1])["vcpus"][0]
+        assert not any(one["translator"].values()), one["translator"]
+    with spin("-o", "soft.tier=translator"):
+        one = json.loads(command("stats", "--json", "web")[1])["vcpus"][0]["translator"]
+        for name in "blocks", "links", "code_bytes", "entries":
+            assert one[name] > 0, one
+        assert sum(n for name, n in one.items() if name.startswith("exit_")) > 0, one
+
+
 def last_snapshot():
     """status names it, and a save that fails says so in JSON, too."""
     file = os.path.join(scratch(), "web.skep")

@@ -241,9 +241,10 @@ static inline int jit_host_of(unsigned guest)
 	return guest == GUEST_RSP ? HOST_RSP : guest < FIRST_IN_MEMORY ? (int)guest : -1;
 }
 
-/* What an exit says to soft_jit_run, in RAX; everything else is a link. */
-#define JIT_EXIT_LEAVE	0
-#define JIT_EXIT_MISS	1
+/* What an exit says to op_head_jit, in RAX; everything else is a link.  c->rip is set, but for a link. */
+#define JIT_EXIT_LEAVE	0	/* a block may not run now, or is dead */
+#define JIT_EXIT_MISS	1	/* the jump cache does not know the target */
+#define JIT_EXIT_ONE	2	/* jit_run_one said so */
 
 /* Writes the thunks at j->e. */
 void jit_make_thunks(struct soft_jit *j);
