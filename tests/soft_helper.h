@@ -84,7 +84,7 @@ static struct cpu_segment flat_segment(uint16_t sel, uint16_t attr)
 }
 
 /* Flat protected mode at this privilege, at CODE with a stack of its own. */
-static void protected_mode(unsigned cpl)
+static inline void protected_mode(unsigned cpl)
 {
 	struct skep_error e = { .text = "" };
 	struct cpu_arch_state s;
@@ -131,7 +131,7 @@ static inline int run_op(op_fn *fn, struct soft_op op)
 }
 
 /* What the run loop does with c->exc; false: triple fault. */
-static bool deliver(void)
+static inline bool deliver(void)
 {
 	volatile unsigned tries = 0;
 	sigjmp_buf jmp;

@@ -11,7 +11,7 @@ import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from lib import (ERROR, LONG, POWEROFF, PROMPT, REBOOT, SKEP, SUSPENDED, Machine, command, freestanding,
+from lib import (BUILD, ERROR, LONG, POWEROFF, PROMPT, REBOOT, SKEP, SUSPENDED, TIERS, Machine, command, freestanding,
                  linux, run, scratch)
 
 RUN = os.environ["SKEP_RUNTIME_DIR"]
@@ -283,6 +283,25 @@ def counters():
     with spin("--stats", stats):
         says(0, [], "stop", "--force", "--wait=20", "web")
     assert json.loads(open(stats).read())["vcpus"][0]["code"]["blocks"] > 0
+
+
+def counters_of_translator():
+    """Zero where everything is interpreted; what is made, entered and left where it is not."""
+    for tier in TIERS:
+        stats = os.path.join(scratch(), f"{tier}.json")
+        subprocess.run([SKEP, "run", "-m", "256", "-l", "com1,stdio", "-o", "lpc.debug_exit=true", "-o",
+                        "control=none", "-o", f"soft.tier={tier}", "--stats", stats, "--kernel",
+                        os.path.join(BUILD, "tests", "guests", "smc"), "tiers"],
+                       stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=60)
+        with open(stats) as f:
+            one = json.load(f)["vcpus"][0]["translator"]
+        if tier == "interpreter":
+            assert not any(one.values()), one
+            continue
+        for name in ("blocks", "loops", "groups", "code_bytes", "links", "entries", "exit_interpreter",
+                     "exit_unknown", "exit_written"):
+            assert one[name] > 0, (name, one)
+        assert one["loops"] <= one["blocks"] and one["evictions"] == 0, one
 
 
 def last_snapshot():
@@ -709,7 +728,7 @@ def end_during_save():
 if __name__ == "__main__":
     run(two_of_a_name, stale_socket, one_of_many, files_go_with_the_machine, odd_names,
         long_directory, unknown_name, permissions, bad_directories, no_socket, status_fields, counters,
-        pause_and_resume, last_snapshot, stop_modes, power_button, events, bhyvectl, garbage, long_lines,
+        counters_of_translator, pause_and_resume, last_snapshot, stop_modes, power_button, events, bhyvectl, garbage, long_lines,
         byte_by_byte, half_closed, hundred_connections, gone_in_the_middle, stuck_clients,
         stuck_at_the_end, stopped_machine, save_by_hand, save_and_leave, save_overlaps_pause,
         end_during_save)

@@ -586,6 +586,8 @@ static enum vcpu_exit soft_run(struct vcpu *v)
 	c->jmp = &jmp;
 	if (sigsetjmp(jmp, 0)) {
 		/* An instruction that ran alone, or inside translated code, was left half-way. */
+		if (c->jit_inside)
+			SOFT_COUNT(c, translator_exit_fault);
 		c->jit_inside = false;
 		c->alone = false;
 		c->budget += c->step_rest;

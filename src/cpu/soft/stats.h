@@ -43,19 +43,20 @@
 	X(code, flushes)							\
 	X(io, mmio_reads)							\
 	X(io, mmio_writes)							\
-	/* Translated code. */							\
-	X(translator, blocks)							\
-	X(translator, traces)							\
-	X(translator, links)							\
-	X(translator, evictions)						\
-	X(translator, code_bytes)						\
-	X(translator, entries)							\
-	X(translator, exit_interpreter)	/* an instruction that it does not do */ \
-	X(translator, exit_unknown)	/* code that is not translated */	\
+	/* Translated code.  Nothing is counted inside it: only where it is made, entered and left. */ \
+	X(translator, blocks)		/* translated */			\
+	X(translator, loops)		/* of those with a second copy */	\
+	X(translator, groups)		/* checks that serve several accesses */ \
+	X(translator, code_bytes)	/* written for them */			\
+	X(translator, links)		/* made: a jump leads to a block by itself */ \
+	X(translator, evictions)	/* blocks that lost their region */	\
+	X(translator, entries)		/* from the run loop */			\
+	X(translator, exit_interpreter)	/* a handler went on elsewhere */	\
+	X(translator, exit_unknown)	/* to code that is not translated */	\
 	X(translator, exit_request)						\
 	X(translator, exit_budget)						\
-	X(translator, exit_fault)						\
-	X(translator, exit_written)	/* its own code was written over */
+	X(translator, exit_fault)	/* or the instruction is to run alone */ \
+	X(translator, exit_written)	/* the block is dead */
 
 #define SOFT_VECTORS 32
 

@@ -12,6 +12,10 @@
  *	their upper halves (YMM)		themselves, if c->jit_xmm is 2; else in c->s.fpu
  *
  * Blocks are entered with the status flags in c->cc; SLOT_IPBASE is up to date.
+ *
+ * Code has two addresses (code_memory.h): it is written at one and runs at another, emit.delta bytes
+ * away; what is called a run address is the latter.  ip and target are bytes from the start of the
+ * guest's page.  All of it belongs to the processor's thread.
  */
 #ifndef SKEP_CPU_SOFT_JIT_INSIDE_H
 #define SKEP_CPU_SOFT_JIT_INSIDE_H
@@ -34,12 +38,12 @@
 #define GS(field)	((int32_t)offsetof(struct soft_cpu, field))
 #define GS_SLOT(n)	((int32_t)(offsetof(struct soft_cpu, r) + (n) * 8))
 
-#define JIT_MAX_INSNS	64
+#define JIT_MAX_INSNS	64	/* of a block */
 /* Code may stand four times: in line and out of it, and once more in a loop. */
 #define JIT_MAX_LINKS	(4 * JIT_MAX_INSNS + 4)
 #define JIT_MAX_DETOURS	(8 * JIT_MAX_INSNS + 8)
 #define JIT_REGIONS	16u
-#define JIT_REGION_SIZE	(2u << 20)
+#define JIT_REGION_SIZE	(2u << 20)	/* bytes */
 #define JIT_THUNKS_SIZE	8192u
 #define JIT_MAX_BLOCKS	(32u * 1024)
 #define JIT_BLOCK_ROOM	(128u << 10)	/* no block is longer than this */
@@ -241,9 +245,10 @@ static inline int jit_host_of(unsigned guest)
 	return guest == GUEST_RSP ? HOST_RSP : guest < FIRST_IN_MEMORY ? (int)guest : -1;
 }
 
-/* What an exit says to soft_jit_run, in RAX; everything else is a link. */
-#define JIT_EXIT_LEAVE	0
-#define JIT_EXIT_MISS	1
+/* What an exit says to op_head_jit, in RAX; everything else is a link.  c->rip is set, but for a link. */
+#define JIT_EXIT_LEAVE	0	/* a block may not run now, or is dead */
+#define JIT_EXIT_MISS	1	/* the jump cache does not know the target */
+#define JIT_EXIT_ONE	2	/* jit_run_one said so */
 
 /* Writes the thunks at j->e. */
 void jit_make_thunks(struct soft_jit *j);

@@ -187,8 +187,10 @@ static void empty_region(struct soft_cpu *c, unsigned region)
 
 	for (b = j->blocks[region]; b; b = next) {
 		next = b->next;
-		if (!b->dead)
+		if (!b->dead) {
+			SOFT_COUNT(c, translator_evictions);
 			kill_block(j, b);
+		}
 		for (unsigned i = 0; i < b->nlinks; i++)
 			unlink_from(&b->links[i]);
 		if (b->head) {
@@ -271,8 +273,10 @@ bool jit_run_one(struct soft_cpu *c, const struct soft_op *op)
 	while (op && op->fn != op_back)
 		op = op->fn(c, op);
 	c->jit_inside = false;
-	if (!op)
+	if (!op) {
+		SOFT_COUNT(c, translator_exit_interpreter);
 		return false;
+	}
 	b = (const struct jit_block *)op->imm;
 	/*
 	 * A look at the kick, because the instruction may serialize (SDM vol. 3, 8.3): code that another
@@ -281,6 +285,10 @@ bool jit_run_one(struct soft_cpu *c, const struct soft_op *op)
 	if (unlikely(b->dead || atomic_load_explicit(&c->kick, memory_order_relaxed))) {
 		c->rip = soft_op_rip(c, op);
 		c->budget += op->left;
+		if (b->dead)
+			SOFT_COUNT(c, translator_exit_written);
+		else
+			SOFT_COUNT(c, translator_exit_request);
 		return false;
 	}
 	c->jit_xmm = xmm;
@@ -316,6 +324,21 @@ static struct jit_block *go_on(struct soft_cpu *c)
 	return NULL;
 }
 
+/* Why translated code was left; jit_run_one has counted its own reasons. */
+static void count_exit(struct soft_cpu *c, uint64_t why)
+{
+	if (why == JIT_EXIT_MISS)
+		SOFT_COUNT(c, translator_exit_unknown);
+	else if (why != JIT_EXIT_LEAVE)
+		return;
+	else if (atomic_load_explicit(&c->kick, memory_order_relaxed))
+		SOFT_COUNT(c, translator_exit_request);
+	else if (c->budget < JIT_MAX_INSNS)
+		SOFT_COUNT(c, translator_exit_budget);
+	else
+		SOFT_COUNT(c, translator_exit_written);
+}
+
 const struct soft_op *op_head_jit(struct soft_cpu *c, const struct soft_op *op)
 {
 	struct soft_jit *j = c->jit;
@@ -326,12 +349,14 @@ const struct soft_op *op_head_jit(struct soft_cpu *c, const struct soft_op *op)
 	c->rip = soft_op_rip(c, op);
 	if (c->jit_inside)
 		return NULL;
+	SOFT_COUNT(c, translator_entries);
 	remember_jump(c, c->rip, b);
 	for (;;) {
 		uint64_t why = enter(b->near_entry);
 		struct jit_link *l;
 
-		if (why <= JIT_EXIT_MISS) {
+		if (why <= JIT_EXIT_ONE) {
+			count_exit(c, why);
 			b = go_on(c);
 			if (!b)
 				return NULL;
@@ -340,8 +365,11 @@ const struct soft_op *op_head_jit(struct soft_cpu *c, const struct soft_op *op)
 		l = (struct jit_link *)why;
 		c->rip = c->r[SLOT_IPBASE] + l->target;
 		b = target_of(c);
-		if (!b)
+		if (!b) {
+			SOFT_COUNT(c, translator_exit_unknown);
 			return NULL;
+		}
+		SOFT_COUNT(c, translator_links);
 		link_to(j, l, b);
 	}
 }
@@ -434,6 +462,18 @@ static struct jit_block *new_block(struct soft_cpu *c)
 	return b;
 }
 
+static void count_block(struct soft_cpu *c, const struct jit_translation *t)
+{
+	unsigned groups = 0;
+
+	for (unsigned i = 0; i < t->ndetours; i++)
+		groups += t->detour[i].kind == DETOUR_GROUP;
+	SOFT_COUNT(c, translator_blocks);
+	SOFT_COUNT_N(c, translator_loops, t->loop != NULL);
+	SOFT_COUNT_N(c, translator_groups, groups);
+	SOFT_COUNT_N(c, translator_code_bytes, (uint64_t)(t->e.at - c->jit->e.at));
+}
+
 void soft_jit_translate(struct soft_cpu *c, const uint8_t *bytes, unsigned nbytes, unsigned ip,
 			struct soft_op *head)
 {
@@ -459,6 +499,7 @@ void soft_jit_translate(struct soft_cpu *c, const uint8_t *bytes, unsigned nbyte
 	b->ip = (uint16_t)ip;
 	b->ninsns = (uint16_t)t->ninsns;
 	jit_emit_block(t);
+	count_block(c, t);
 	j->e.at = t->e.at;
 	b->nlinks = t->nlinks;
 	for (unsigned i = 0; i < t->nlinks; i++)

@@ -184,7 +184,7 @@ void jit_make_thunks(struct soft_jit *j)
 	/* It has left the block; the handler's state is the state. */
 	emit_alu_imm(e, true, ALU_DIGIT_ADD, RSP, 8);
 	set_xmm_flag(e, 0);
-	emit_mov_imm(e, RAX, JIT_EXIT_LEAVE);
+	emit_mov_imm(e, RAX, JIT_EXIT_ONE);
 	emit_branch(e, EMIT_JMP, done);
 	here(e, over);
 	load_vectors(e);
