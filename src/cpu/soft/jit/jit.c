@@ -440,12 +440,18 @@ static bool settle(struct jit_translation *t)
 	return true;
 }
 
+static bool has_room(const struct soft_jit *j)
+{
+	return j->e.end - j->e.at >= (ptrdiff_t)JIT_BLOCK_ROOM && (j->free || j->npool < JIT_MAX_BLOCKS);
+}
+
 static struct jit_block *new_block(struct soft_cpu *c)
 {
 	struct soft_jit *j = c->jit;
 	struct jit_block *b;
 
-	if (j->e.end - j->e.at < (ptrdiff_t)JIT_BLOCK_ROOM || (!j->free && j->npool == JIT_MAX_BLOCKS)) {
+	/* Another region, until there is room for the code and a number for the block. */
+	for (unsigned n = 0; n < JIT_REGIONS && !has_room(j); n++) {
 		unsigned next = (j->region + 1) % JIT_REGIONS;
 
 		empty_region(c, next);
