@@ -472,33 +472,6 @@ static void hostile_code(void **state)
 
 /* ---- Keys -------------------------------------------------------------------------- */
 
-/* Two keys never share a number, unless all tags of the first are gone. */
-static void keys(void **state)
-{
-	uint64_t *owner = calloc(1u << 16, sizeof(*owner));
-	unsigned forgotten = 0;
-
-	assert_non_null(owner);
-	cpu->jit_tags[5] = 1;
-	for (unsigned n = 0; n < 200000; n++) {
-		uint64_t id;
-
-		cpu->jump_key = 1 + any() % 300;
-		soft_jit_select(cpu);
-		if (!cpu->jit_tags[5]) {
-			forgotten++;
-			memset(owner, 0, (1u << 16) * sizeof(*owner));
-			cpu->jit_tags[5] = 1;
-		}
-		id = cpu->jit_key >> 48;
-		assert_true(id != 0 && id != UINT16_MAX && !(cpu->jit_key << 16));
-		assert_true(!owner[id] || owner[id] == cpu->jump_key);
-		owner[id] = cpu->jump_key;
-	}
-	assert_in_range(forgotten, 1, 3);
-	free(owner);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -511,7 +484,6 @@ int main(void)
 		cmocka_unit_test_setup_teardown(forbidden, soft_setup, soft_teardown),
 		cmocka_unit_test_setup_teardown(regions_are_given_up, soft_setup, soft_teardown),
 		cmocka_unit_test_setup_teardown(hostile_code, soft_setup, soft_teardown),
-		cmocka_unit_test_setup_teardown(keys, soft_setup, soft_teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -391,6 +391,40 @@ static void aliases(void)
 	check_eq(wrong, 0, "wrong results");
 }
 
+/* What a cache of jump targets must not take for one that it knows. */
+static void no_addresses(void)
+{
+	u8 *p = page_alloc();
+	unsigned wrong = 0;
+
+	section("jumps to what is no address");
+	emit_mov_ret(p, 77);
+	for (ulong i = 1; i < 0x10000; i += i < 0x200 ? 1 : 0x7f) {
+		wrong += (u32)call(p, 0, 0) != 77;
+		wrong += try_call((void *)(i << 48), 0, 0, 0) != 13;
+		wrong += try_call((void *)((ulong)p ^ i << 48), 0, 0, 0) != 13;
+	}
+	check_eq(wrong, 0, "wrong results");
+}
+
+/* Two accesses by one register that are as far apart as displacements let them be. */
+static void far_apart(void)
+{
+	u8 *one = page_alloc(), *two = page_alloc(), *p = page_alloc();
+	unsigned wrong = 0;
+
+	section("far apart by one register");
+	PUT(one, "\x48\x8b\x87\xf8\xff\xff\x3f\xc3");
+	PUT(two, "\x48\x8b\x8f\0\0\0\xc0\x48\x8b\x87\xf8\xff\xff\x3f\xc3");
+	for (unsigned i = 0; i < 100; i++) {
+		ulong base = (ulong)p + (1ul << 30);
+		int a = (int)try_call(one, base, 0, 0), b = (int)try_call(two, base, 0, 0);
+
+		wrong += a != b;
+	}
+	check_eq(wrong, 0, "wrong results");
+}
+
 static void second_page(void)
 {
 	ulong va = 7ul << 40;
@@ -639,6 +673,8 @@ void guest_main(void)
 	other_stores();
 	chain();
 	aliases();
+	no_addresses();
+	far_apart();
 	second_page();
 	iret_into_change();
 	single_steps();

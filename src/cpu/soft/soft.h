@@ -180,7 +180,6 @@ struct soft_cpu {
 	struct soft_jit *jit;
 	const struct soft_op *jit_wanted;
 	struct soft_cpu *jit_self;
-	uint64_t jit_key;		/* jump_key, as translated code compares it */
 	uint64_t jit_target;		/* between the two halves of a call */
 	uint64_t jit_stream[2];		/* host addresses of a group that has two */
 	uint8_t jit_xmm;		/* 1: XMM0-15 are in the host's registers; 2: YMM0-15 */
@@ -247,8 +246,8 @@ struct soft_cpu {
 		unsigned passed;	/* blocks since then */
 	} test;
 
-	/* Jump cache of translated code: linear target ^ jit_key, 0 when free; its code. */
-	uint64_t jit_tags[JIT_JUMPS];
+	/* Jump cache of translated code: linear target, jump_key (0: free), code. */
+	uint64_t jit_rips[JIT_JUMPS], jit_keys[JIT_JUMPS];
 	const uint8_t *jit_codes[JIT_JUMPS];
 };
 

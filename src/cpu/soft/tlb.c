@@ -5,7 +5,6 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "cpu/soft/jit/jit.h"
 #include "cpu/soft/shared.h"
 #include "cpu/soft/tlb.h"
 #include "vm/vm.h"
@@ -368,7 +367,6 @@ void soft_mmu_select(struct soft_cpu *c)
 	c->tlb = m->cur->data[soft_mmu_context(c)].at;
 	/* Fetches do not look at AC. */
 	c->jump_key = epoch << 16 | (c->mode & ~(uint32_t)MODE_AC);
-	soft_jit_select(c);
 }
 
 static unsigned jump_page(uint64_t lin)

@@ -34,8 +34,8 @@ static enum effect bit_effect(const struct jit_insn *x)
 /* See exec_bits.c: a rotation by a constant leaves OF alone, if the host's does (in memory it does not). */
 static enum effect rotate_effect(const struct jit_translation *t, const struct jit_insn *x)
 {
-	if (x->op[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE && immediate(x, 1) != 1 &&
-	    (!t->j->rotate_keeps_of || x->mem >= 0))
+	if (x->mem >= 0 || (x->op[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE && immediate(x, 1) != 1 &&
+			    !t->j->rotate_keeps_of))
 		return NOT_OURS;
 	return CHANGES;
 }
@@ -48,7 +48,6 @@ static enum effect integer_effect(const struct jit_translation *t, const struct 
 	case ZYDIS_MNEMONIC_MOVSX:
 	case ZYDIS_MNEMONIC_MOVSXD:
 	case ZYDIS_MNEMONIC_NOT:
-	case ZYDIS_MNEMONIC_BSWAP:
 	case ZYDIS_MNEMONIC_MOVBE:
 	case ZYDIS_MNEMONIC_CRC32:
 	case ZYDIS_MNEMONIC_CBW:
@@ -76,6 +75,8 @@ static enum effect integer_effect(const struct jit_translation *t, const struct 
 	case ZYDIS_MNEMONIC_MUL:
 	case ZYDIS_MNEMONIC_POPCNT:
 		return SETS;
+	case ZYDIS_MNEMONIC_BSWAP:
+		return x->op[0].size == 16 ? NOT_OURS : NO_FLAGS;
 	case ZYDIS_MNEMONIC_CMPXCHG:
 		return x->mem >= 0 || x->op[0].size == 64 ? SETS : NOT_OURS;
 	case ZYDIS_MNEMONIC_SHL:
@@ -126,6 +127,8 @@ static enum effect sse_effect(const struct jit_insn *x)
 	case ZYDIS_MNEMONIC_LDMXCSR:
 	case ZYDIS_MNEMONIC_STMXCSR:
 	case ZYDIS_MNEMONIC_MASKMOVDQU:
+	case ZYDIS_MNEMONIC_CVTPI2PS:		/* may enter MMX state whatever its operand is */
+	case ZYDIS_MNEMONIC_CVTPI2PD:
 		return NOT_OURS;
 	case ZYDIS_MNEMONIC_COMISS:
 	case ZYDIS_MNEMONIC_COMISD:

@@ -28,9 +28,17 @@ static void emit_link(struct jit_translation *t, unsigned kind, int32_t target)
 
 /* ---- The jump cache --------------------------------------------------------------- */
 
+/* op reg, gs:[HOST_B * 8 + table] */
+static void emit_table(struct jit_translation *t, bool w, uint8_t op, int reg, int32_t table)
+{
+	emit8(&t->e, 0x65);
+	emit_insn(&t->e, &(struct emit_insn){ .w = w, .op = op, .reg = (int8_t)reg, .kind = RM_SIB,
+					      .rm = -1, .index = HOST_B, .scale = 3, .disp = table });
+}
+
 /*
- * HOST_A is the target.  Leaves HOST_A = target ^ key, HOST_B = its index, and adds the jump
- * that is taken when it is not known to d; RFLAGS are lost.
+ * HOST_A is the target, which may be any number.  Leaves its index in HOST_B, and adds the jumps that
+ * are taken when it is not known to d; HOST_A and RFLAGS are lost.
  */
 static void emit_lookup(struct jit_translation *t, struct jit_detour *d)
 {
@@ -48,21 +56,17 @@ static void emit_lookup(struct jit_translation *t, struct jit_detour *d)
 	}
 	emit_rr(e, false, 0x30, HOST_A, HOST_B);		/* xor r15b, r14b */
 	emit_alu_imm(e, false, ALU_DIGIT_AND, HOST_B, JIT_JUMPS - 1);
-	emit_gs(e, true, 0x33, HOST_A, GS(jit_key));
-	/* cmp r14, gs:[r15 * 8 + tags] */
-	emit8(e, 0x65);
-	emit_insn(e, &(struct emit_insn){ .w = true, .op = 0x3b, .reg = HOST_A, .kind = RM_SIB,
-					  .rm = -1, .index = HOST_B, .scale = 3,
-					  .disp = GS(jit_tags) });
+	emit_table(t, true, 0x3b, HOST_A, GS(jit_rips));	/* cmp */
+	d->site[d->nsites++] = emit_branch(e, 5, NULL);
+	emit_gs(e, true, OP_MOV_LOAD, HOST_A, GS(jump_key));
+	emit_table(t, true, 0x3b, HOST_A, GS(jit_keys));
 	d->site[d->nsites++] = emit_branch(e, 5, NULL);
 }
 
-static void emit_codes(struct jit_translation *t, uint8_t op, int reg)
+/* jmp to the code that emit_lookup has found. */
+static void emit_go(struct jit_translation *t)
 {
-	emit8(&t->e, 0x65);
-	emit_insn(&t->e, &(struct emit_insn){ .w = op != 0xff, .op = op, .reg = (int8_t)reg,
-					      .kind = RM_SIB, .rm = -1, .index = HOST_B, .scale = 3,
-					      .disp = GS(jit_codes) });
+	emit_table(t, false, 0xff, 4, GS(jit_codes));
 }
 
 /* The address of an offset in this page. */
@@ -134,7 +138,7 @@ static void taken(struct jit_translation *t, struct jit_detour *d)
 	emit_lookup(t, &slow);
 	if (x->left)
 		emit_lea(&t->e, HOST_BUDGET, HOST_BUDGET, -1, 0, x->left);
-	emit_codes(t, 0xff, 4);			/* jmp */
+	emit_go(t);
 	slow.flags = t->flags;
 	t->detour[t->ndetours++] = slow;
 }
@@ -199,7 +203,7 @@ static void call(struct jit_translation *t, const struct jit_insn *x, struct jit
 		emit_indirect_target(t, x, d);
 	emit_lookup(t, d);
 	emit_lea(&t->e, HOST_RSP, HOST_RSP, -1, 0, -8);
-	emit_codes(t, 0xff, 4);
+	emit_go(t);
 }
 
 static void ret(struct jit_translation *t, const struct jit_insn *x, struct jit_detour *d)
@@ -215,7 +219,7 @@ static void ret(struct jit_translation *t, const struct jit_insn *x, struct jit_
 	emit_mem(&t->e, true, OP_MOV_LOAD, HOST_A, HOST_A, at);
 	emit_lookup(t, d);
 	emit_lea(&t->e, HOST_RSP, HOST_RSP, -1, 0, (int32_t)(8 + x->ops->imm));
-	emit_codes(t, 0xff, 4);
+	emit_go(t);
 }
 
 void jit_emit_jump(struct jit_translation *t, const struct jit_insn *x)
@@ -239,12 +243,12 @@ void jit_emit_jump(struct jit_translation *t, const struct jit_insn *x)
 	case JIT_JMP:
 		emit_page_address(t, HOST_A, x->ops->disp);
 		emit_lookup(t, d);
-		emit_codes(t, 0xff, 4);
+		emit_go(t);
 		break;
 	default:
 		emit_indirect_target(t, x, d);
 		emit_lookup(t, d);
-		emit_codes(t, 0xff, 4);
+		emit_go(t);
 		break;
 	}
 }
@@ -260,7 +264,7 @@ void jit_emit_end(struct jit_translation *t)
 	struct jit_detour d = { .kind = DETOUR_MISS, .flags = t->flags };
 
 	emit_lookup(t, &d);
-	emit_codes(t, 0xff, 4);
+	emit_go(t);
 	t->detour[t->ndetours++] = d;
 }
 
@@ -277,6 +281,13 @@ static void slow(struct jit_translation *t, struct jit_detour *d)
 		emit_branch(&t->e, EMIT_JMP, d->back);
 	else
 		emit8(&t->e, 0xcc);
+}
+
+/* What follows the block is not known: the run loop finds it. */
+static void missed(struct jit_translation *t)
+{
+	emit_page_address(t, HOST_A, (int32_t)t->end_ip);
+	emit_branch(&t->e, EMIT_JMP, t->j->thunk.miss);
 }
 
 /* The group's instructions, each with its own check. */
@@ -316,7 +327,7 @@ void jit_emit_detours(struct jit_translation *t)
 		if (d->kind == DETOUR_TAKEN)
 			taken(t, d);
 		else if (d->kind == DETOUR_MISS)
-			emit_branch(&t->e, EMIT_JMP, t->j->thunk.miss);
+			missed(t);
 		else if (d->kind == DETOUR_GROUP)
 			ungrouped(t, i);
 		else if (d->kind == DETOUR_LEAVE)

@@ -127,7 +127,7 @@ static bool take(struct jit_stream *s, bool first, int64_t at, unsigned size, bo
 		return false;
 	low = first ? (int32_t)at : MIN(s->low, (int32_t)at);
 	high = MAX(first ? INT32_MIN : s->high, (int32_t)(at + size));
-	if (high - low > GROUP_SPAN)
+	if ((int64_t)high - low > GROUP_SPAN)
 		return false;
 	if (align > 1 && align < 16)
 		return false;

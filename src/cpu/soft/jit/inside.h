@@ -54,12 +54,14 @@ struct jit_link {
 	struct jit_link *next, **at;	/* in the list of `to` */
 	uint8_t *site;			/* the displacement, where it is written */
 	const uint8_t *exit;		/* run address of the way out */
+	const uint8_t *page;		/* of the block that it belongs to */
 	uint16_t target;		/* offset in the page */
 };
 
 struct jit_block {
-	const uint8_t *far_entry;	/* run addresses: HOST_A = rip ^ jit_key; IPBASE is set */
+	const uint8_t *far_entry;	/* run addresses: HOST_B is the number in the jump cache */
 	const uint8_t *near_entry;	/* SLOT_IPBASE is right already */
+	const uint8_t *page;		/* host address of the page of code */
 	uint16_t ip, ninsns;
 	bool dead;
 	struct soft_op *head;		/* of the interpreter's block */
@@ -76,7 +78,7 @@ struct jit_thunks {
 	const uint8_t *enter;
 	const uint8_t *one;		/* HOST_A: the op; runs its instruction */
 	const uint8_t *link;		/* HOST_A: the link */
-	const uint8_t *miss;		/* HOST_A: rip ^ jit_key */
+	const uint8_t *miss;		/* HOST_A: rip */
 	const uint8_t *leave;		/* HOST_A: offset in the page; back to the run loop */
 	const uint8_t *load_xmm, *load_ymm;	/* jit_xmm becomes 1, 2 */
 };
@@ -92,9 +94,6 @@ struct soft_jit {
 	unsigned threshold;
 	bool bmi2;
 	bool rotate_keeps_of;		/* the host's ROL by a constant does */
-	/* Keys of address spaces and modes, see soft_jit_select. */
-	struct { uint64_t jump_key; uint16_t id; } keys[64];
-	uint16_t last_id;
 	struct jit_translation *t;	/* room for the one that is being made */
 };
 

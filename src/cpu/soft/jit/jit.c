@@ -177,7 +177,8 @@ void soft_jit_kill(struct soft_cpu *c, struct soft_op *head)
 
 static void forget_jumps(struct soft_cpu *c)
 {
-	memset(c->jit_tags, 0, sizeof(c->jit_tags));
+	/* No key is 0. */
+	memset(c->jit_keys, 0, sizeof(c->jit_keys));
 }
 
 static void empty_region(struct soft_cpu *c, unsigned region)
@@ -221,38 +222,14 @@ void soft_jit_flush(struct soft_cpu *c)
 	begin_region(j, 0);
 }
 
-/* ---- Keys and the jump cache ------------------------------------------------------------- */
-
-/*
- * Translated code compares linear addresses, whose upper 16 bits are all the same, with a number for
- * the key in those: 16 bits stand for the key as long as no two keys have the same.
- */
-void soft_jit_select(struct soft_cpu *c)
-{
-	struct soft_jit *j = c->jit;
-	uint64_t key = c->jump_key;
-	unsigned at = (unsigned)((key * 0x9e3779b97f4a7c15ull) >> 58);
-
-	if (!j)
-		return;
-	if (j->keys[at].jump_key != key || !j->keys[at].id) {
-		/* Neither 0 nor all ones, so that no tag is 0. */
-		if (++j->last_id == UINT16_MAX) {
-			memset(j->keys, 0, sizeof(j->keys));
-			forget_jumps(c);
-			j->last_id = 1;
-		}
-		j->keys[at].jump_key = key;
-		j->keys[at].id = j->last_id;
-	}
-	c->jit_key = (uint64_t)j->keys[at].id << 48;
-}
+/* ---- The jump cache ------------------------------------------------------------------------ */
 
 static void remember_jump(struct soft_cpu *c, uint64_t rip, const struct jit_block *b)
 {
 	unsigned i = jit_jump_index(rip);
 
-	c->jit_tags[i] = rip ^ c->jit_key;
+	c->jit_rips[i] = rip;
+	c->jit_keys[i] = c->jump_key;
 	c->jit_codes[i] = b->far_entry;
 }
 
@@ -370,7 +347,9 @@ const struct soft_op *op_head_jit(struct soft_cpu *c, const struct soft_op *op)
 			return NULL;
 		}
 		SOFT_COUNT(c, translator_links);
-		link_to(j, l, b);
+		/* Not if the page is mapped elsewhere by now, and only some of it has been noticed. */
+		if (l->page == b->page)
+			link_to(j, l, b);
 	}
 }
 
@@ -503,13 +482,14 @@ void soft_jit_translate(struct soft_cpu *c, const uint8_t *bytes, unsigned nbyte
 		return;
 	}
 	b->ip = (uint16_t)ip;
+	b->page = bytes - ip;
 	b->ninsns = (uint16_t)t->ninsns;
 	jit_emit_block(t);
 	count_block(c, t);
 	j->e.at = t->e.at;
 	b->nlinks = t->nlinks;
 	for (unsigned i = 0; i < t->nlinks; i++)
-		b->links[i] = t->links[i];
+		b->links[i] = t->links[i], b->links[i].page = b->page;
 	b->next = j->blocks[j->region];
 	j->blocks[j->region] = b;
 	b->head = head;

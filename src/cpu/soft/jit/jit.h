@@ -40,8 +40,6 @@ void soft_jit_translate(struct soft_cpu *c, const uint8_t *bytes, unsigned nbyte
 void soft_jit_kill(struct soft_cpu *c, struct soft_op *head);
 /* Forgets everything, heads too.  Run loop only. */
 void soft_jit_flush(struct soft_cpu *c);
-/* c->jump_key is new: c->jit_key follows it.  May empty translated code's jump cache. */
-void soft_jit_select(struct soft_cpu *c);
 
 /* Head of a block that has been translated; its disp is the block's number. */
 op_fn op_head_jit;

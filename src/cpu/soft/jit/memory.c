@@ -2,6 +2,8 @@
  * Memory accesses: the TLB is looked up in line, and what it does not answer takes the slow way,
  * which is the instruction's handler.
  */
+#include <assert.h>
+
 #include "cpu/soft/jit/inside.h"
 
 /* Loads the address register that has no host register into `scratch`; returns where it is. */
@@ -50,6 +52,7 @@ void jit_emit_check(struct jit_translation *t, struct jit_detour *d, unsigned si
 	struct emit *e = &t->e;
 	int tag = write ? (int)offsetof(struct tlb_entry, wtag) : (int)offsetof(struct tlb_entry, rtag);
 
+	assert(size && size <= 4096);
 	_Static_assert(sizeof(struct tlb_entry) == 32, "the index is scaled by 32");
 	if (t->j->bmi2) {
 		/* rorx r15, r14, 7 */

@@ -156,7 +156,6 @@ void jit_make_thunks(struct soft_jit *j)
 	j->thunk.miss = emit_run(e);
 	move_registers(e, OP_MOV_STORE);
 	save_xmm_if_live(e, true);
-	emit_gs(e, true, 0x33, HOST_A, GS(jit_key));
 	emit_gs(e, true, OP_MOV_STORE, HOST_A, GS(rip));
 	emit_mov_imm(e, RAX, JIT_EXIT_MISS);
 	emit_branch(e, EMIT_JMP, done);

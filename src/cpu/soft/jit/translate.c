@@ -75,8 +75,15 @@ static bool operand_in_place(const struct jit_insn *x, const ZydisDecodedOperand
 	case ZYDIS_MNEMONIC_BTC:
 	case ZYDIS_MNEMONIC_CMPXCHG:
 	case ZYDIS_MNEMONIC_XADD:
-	case ZYDIS_MNEMONIC_ROL:		/* leave another OF */
+	case ZYDIS_MNEMONIC_ROL:		/* may leave other undefined flags */
 	case ZYDIS_MNEMONIC_ROR:
+	case ZYDIS_MNEMONIC_RCL:
+	case ZYDIS_MNEMONIC_RCR:
+	case ZYDIS_MNEMONIC_SHL:
+	case ZYDIS_MNEMONIC_SHR:
+	case ZYDIS_MNEMONIC_SAR:
+	case ZYDIS_MNEMONIC_SHLD:
+	case ZYDIS_MNEMONIC_SHRD:
 		return false;
 	default:
 		break;
@@ -441,7 +448,9 @@ static uint8_t *head(struct jit_translation *t)
 	uint8_t *out;
 
 	t->b->far_entry = emit_run(e);
-	emit_gs(e, true, 0x33, HOST_A, GS(jit_key));
+	emit8(e, 0x65);
+	emit_insn(e, &(struct emit_insn){ .w = true, .op = OP_MOV_LOAD, .reg = HOST_A, .kind = RM_SIB,
+					  .rm = -1, .index = HOST_B, .scale = 3, .disp = GS(jit_rips) });
 	emit_alu_imm(e, true, ALU_DIGIT_AND, HOST_A, -4096);
 	emit_gs(e, true, OP_MOV_STORE, HOST_A, GS_SLOT(SLOT_IPBASE));
 	t->b->near_entry = emit_run(e);
