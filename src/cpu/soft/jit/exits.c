@@ -14,7 +14,7 @@ static struct jit_link *new_link(struct jit_translation *t, int32_t target)
 {
 	struct jit_link *l = &t->links[t->nlinks++];
 
-	*l = (struct jit_link){ .target = (uint16_t)target };
+	*l = (struct jit_link){ .page = t->b->page, .target = (uint16_t)target };
 	return l;
 }
 

@@ -489,7 +489,7 @@ void soft_jit_translate(struct soft_cpu *c, const uint8_t *bytes, unsigned nbyte
 	j->e.at = t->e.at;
 	b->nlinks = t->nlinks;
 	for (unsigned i = 0; i < t->nlinks; i++)
-		b->links[i] = t->links[i], b->links[i].page = b->page;
+		b->links[i] = t->links[i];
 	b->next = j->blocks[j->region];
 	j->blocks[j->region] = b;
 	b->head = head;
