@@ -747,7 +747,8 @@ static void x2apic(void)
 	for (unsigned i = 0; i < smp_count; i++)
 		message("logical", smp_apic_id[i] >> 4 << 16 | 1u << (smp_apic_id[i] & 15), LOGICAL | 0x47,
 			1u << i);
-	message("logical to two", 3, LOGICAL | 0x48, 3);
+	/* Who started first is processor 1 here, whatever its APIC ID. */
+	message("logical to two", 1u << smp_apic_id[0] | 1u << smp_apic_id[1], LOGICAL | 0x48, 3);
 	stop_listening();
 	forget();
 	sti();
