@@ -62,74 +62,62 @@
 #define CACHE_EAX(type, level) ((type) | (level) << 5 | 1u << 8)
 #define CACHE_EBX(ways) (63u | ((ways) - 1u) << 22)
 
+/*
+ * What all models of this family answer alike, below and above leaf Dh (XSAVE).  A later model that
+ * differs in one of these has rows of its own: what is here never changes.
+ */
+#define LEAVES_BELOW_D(f1c, f7b)							\
+	/* "GenuineIntel": its SYSCALL, SYSENTER and MSRs are what is implemented. */	\
+	{ 0x0, NOSUB, 0x16, TEXT4('G', 'e', 'n', 'u'), TEXT4('n', 't', 'e', 'l'),	\
+	  TEXT4('i', 'n', 'e', 'I') },							\
+	/*										\
+	 * Family 6, model 0x9f, stepping 1: a number that Intel gave to no product, so	\
+	 * that no guest applies a product's errata.					\
+	 */										\
+	{ 0x1, NOSUB, 0x000906f1, 8u << 8, f1c, F1D_V2_1 },				\
+	/* "See leaf 4" and no TLB descriptors. */					\
+	{ 0x2, NOSUB, 0x0000ff01, 0, 0, 0 },						\
+	{ 0x4, 0, CACHE_EAX(1, 1), CACHE_EBX(8), 63, 0 },	/* 32 KiB data */	\
+	{ 0x4, 1, CACHE_EAX(2, 1), CACHE_EBX(8), 63, 0 },	/* 32 KiB code */	\
+	{ 0x4, 2, CACHE_EAX(3, 2), CACHE_EBX(8), 2047, 0 },	/* 1 MiB unified */	\
+	{ 0x6, NOSUB, B(2) /* ARAT */, 0, 0, 0 },					\
+	{ 0x7, 0, 2, f7b, F7C_V2_1, F7D_V2_1 },						\
+	{ 0x7, 2, 0, 0, 0, F72D_V2_1 },							\
+	{ 0xb, 0, 0, 1, 1u << 8, 0 },							\
+	{ 0xb, 1, 0, 1, 2u << 8 | 1, 0 }
+
+#define LEAVES_ABOVE_D(version, fxc)							\
+	/* Crystal of 1 GHz, which is also the APIC timer's; the ratio is completed. */	\
+	{ 0x15, NOSUB, 1, 1, 1000000000, 0 },						\
+	{ 0x16, NOSUB, 1000, 1000, 1000, 0 },						\
+	{ 0x80000000, NOSUB, 0x80000008, 0, 0, 0 },					\
+	{ 0x80000001, NOSUB, 0, 0, fxc, FXD_V2_1 },					\
+	{ 0x80000002, NOSUB, TEXT4('s', 'k', 'e', 'p'), TEXT4('-', 'v', version, '.'),	\
+	  TEXT4('1', ' ', 's', 'o'), TEXT4('f', 't', ' ', 'p') },			\
+	{ 0x80000003, NOSUB, TEXT4('r', 'o', 'c', 'e'), TEXT4('s', 's', 'o', 'r'), 0, 0 }, \
+	{ 0x80000004, NOSUB, 0, 0, 0, 0 },						\
+	/* 1 MiB, 8-way, 64-byte lines. */						\
+	{ 0x80000006, NOSUB, 0, 0, 1024u << 16 | 6u << 12 | 64, 0 },			\
+	{ 0x80000007, NOSUB, 0, 0, 0, B(8) /* invariant TSC */ },			\
+	{ 0x80000008, NOSUB, 48u << 8 | 40, 0, 0, 0 }
+
+#define XSAVE_FORMS (B(0) /* XSAVEOPT */ | B(1) /* XSAVEC */)
+
 static const struct cpuid_leaf v2_1_leaves[] = {
-	/* "GenuineIntel": its SYSCALL, SYSENTER and MSRs are what is implemented. */
-	{ 0x0, NOSUB, 0x16, TEXT4('G', 'e', 'n', 'u'), TEXT4('n', 't', 'e', 'l'),
-	  TEXT4('i', 'n', 'e', 'I') },
-	/*
-	 * Family 6, model 0x9f, stepping 1: a number that Intel gave to no product, so
-	 * that no guest applies a product's errata.
-	 */
-	{ 0x1, NOSUB, 0x000906f1, 8u << 8, F1C_V2_1, F1D_V2_1 },
-	/* "See leaf 4" and no TLB descriptors. */
-	{ 0x2, NOSUB, 0x0000ff01, 0, 0, 0 },
-	{ 0x4, 0, CACHE_EAX(1, 1), CACHE_EBX(8), 63, 0 },	/* 32 KiB data */
-	{ 0x4, 1, CACHE_EAX(2, 1), CACHE_EBX(8), 63, 0 },	/* 32 KiB code */
-	{ 0x4, 2, CACHE_EAX(3, 2), CACHE_EBX(8), 2047, 0 },	/* 1 MiB unified */
-	{ 0x6, NOSUB, B(2) /* ARAT */, 0, 0, 0 },
-	{ 0x7, 0, 2, F7B_V2_1, F7C_V2_1, F7D_V2_1 },
-	{ 0x7, 2, 0, 0, 0, F72D_V2_1 },
-	{ 0xb, 0, 0, 1, 1u << 8, 0 },
-	{ 0xb, 1, 0, 1, 2u << 8 | 1, 0 },
+	LEAVES_BELOW_D(F1C_V2_1, F7B_V2_1),
 	/* x87 and SSE: the legacy region and the header. */
 	{ 0xd, 0, 3, 576, 576, 0 },
-	{ 0xd, 1, B(0) /* XSAVEOPT */ | B(1) /* XSAVEC */, 576, 0, 0 },
-	/* Crystal of 1 GHz, which is also the APIC timer's; the ratio is completed. */
-	{ 0x15, NOSUB, 1, 1, 1000000000, 0 },
-	{ 0x16, NOSUB, 1000, 1000, 1000, 0 },
-
-	{ 0x80000000, NOSUB, 0x80000008, 0, 0, 0 },
-	{ 0x80000001, NOSUB, 0, 0, FXC_V2_1, FXD_V2_1 },
-	{ 0x80000002, NOSUB, TEXT4('s', 'k', 'e', 'p'), TEXT4('-', 'v', '2', '.'),
-	  TEXT4('1', ' ', 's', 'o'), TEXT4('f', 't', ' ', 'p') },
-	{ 0x80000003, NOSUB, TEXT4('r', 'o', 'c', 'e'), TEXT4('s', 's', 'o', 'r'), 0, 0 },
-	{ 0x80000004, NOSUB, 0, 0, 0, 0 },
-	/* 1 MiB, 8-way, 64-byte lines. */
-	{ 0x80000006, NOSUB, 0, 0, 1024u << 16 | 6u << 12 | 64, 0 },
-	{ 0x80000007, NOSUB, 0, 0, 0, B(8) /* invariant TSC */ },
-	{ 0x80000008, NOSUB, 48u << 8 | 40, 0, 0, 0 },
+	{ 0xd, 1, XSAVE_FORMS, 576, 0, 0 },
+	LEAVES_ABOVE_D('2', FXC_V2_1),
 };
 
-/* The same but for the features, the state components and the name. */
 static const struct cpuid_leaf v3_1_leaves[] = {
-	{ 0x0, NOSUB, 0x16, TEXT4('G', 'e', 'n', 'u'), TEXT4('n', 't', 'e', 'l'),
-	  TEXT4('i', 'n', 'e', 'I') },
-	{ 0x1, NOSUB, 0x000906f1, 8u << 8, F1C_V3_1, F1D_V2_1 },
-	{ 0x2, NOSUB, 0x0000ff01, 0, 0, 0 },
-	{ 0x4, 0, CACHE_EAX(1, 1), CACHE_EBX(8), 63, 0 },	/* 32 KiB data */
-	{ 0x4, 1, CACHE_EAX(2, 1), CACHE_EBX(8), 63, 0 },	/* 32 KiB code */
-	{ 0x4, 2, CACHE_EAX(3, 2), CACHE_EBX(8), 2047, 0 },	/* 1 MiB unified */
-	{ 0x6, NOSUB, B(2) /* ARAT */, 0, 0, 0 },
-	{ 0x7, 0, 2, F7B_V3_1, F7C_V2_1, F7D_V2_1 },
-	{ 0x7, 2, 0, 0, 0, F72D_V2_1 },
-	{ 0xb, 0, 0, 1, 1u << 8, 0 },
-	{ 0xb, 1, 0, 1, 2u << 8 | 1, 0 },
+	LEAVES_BELOW_D(F1C_V3_1, F7B_V3_1),
 	/* x87, SSE and AVX; EBX of both, the size of what is enabled, is completed. */
 	{ 0xd, 0, 7, 576, 832, 0 },
-	{ 0xd, 1, B(0) /* XSAVEOPT */ | B(1) /* XSAVEC */, 576, 0, 0 },
+	{ 0xd, 1, XSAVE_FORMS, 576, 0, 0 },
 	{ 0xd, 2, 256, 576, 0, 0 },
-	{ 0x15, NOSUB, 1, 1, 1000000000, 0 },
-	{ 0x16, NOSUB, 1000, 1000, 1000, 0 },
-
-	{ 0x80000000, NOSUB, 0x80000008, 0, 0, 0 },
-	{ 0x80000001, NOSUB, 0, 0, FXC_V3_1, FXD_V2_1 },
-	{ 0x80000002, NOSUB, TEXT4('s', 'k', 'e', 'p'), TEXT4('-', 'v', '3', '.'),
-	  TEXT4('1', ' ', 's', 'o'), TEXT4('f', 't', ' ', 'p') },
-	{ 0x80000003, NOSUB, TEXT4('r', 'o', 'c', 'e'), TEXT4('s', 's', 'o', 'r'), 0, 0 },
-	{ 0x80000004, NOSUB, 0, 0, 0, 0 },
-	{ 0x80000006, NOSUB, 0, 0, 1024u << 16 | 6u << 12 | 64, 0 },
-	{ 0x80000007, NOSUB, 0, 0, 0, B(8) /* invariant TSC */ },
-	{ 0x80000008, NOSUB, 48u << 8 | 40, 0, 0, 0 },
+	LEAVES_ABOVE_D('3', FXC_V3_1),
 };
 
 static const struct cpu_model skep_v2_1 = {

@@ -212,6 +212,17 @@ op_fn *const exec_bit[BIT_OPS][FORMS][4] = {
 	[BIT_BTR] = BIT_ROW(btr), [BIT_BTC] = BIT_ROW(btc),
 };
 
+/* The register and the memory form of NAME(c, op, source). */
+#define SOURCE_FORMS(name, bits)							\
+static const struct soft_op *name##bits##_r(struct soft_cpu *c, const struct soft_op *op) \
+{											\
+	return name##bits(c, op, R##bits(c, op->src));					\
+}											\
+static const struct soft_op *name##bits##_m(struct soft_cpu *c, const struct soft_op *op) \
+{											\
+	return name##bits(c, op, soft_ld##bits(c, op, soft_ea(c, op)));			\
+}
+
 /* BSF and BSR leave the destination alone when the source is 0. */
 #define SCAN(name, insn, bits, sfx)							\
 static inline const struct soft_op *name##bits(struct soft_cpu *c, const struct soft_op *op, \
@@ -225,14 +236,7 @@ static inline const struct soft_op *name##bits(struct soft_cpu *c, const struct 
 	c->cc = (u16)f;									\
 	NEXT(c, op);									\
 }											\
-static const struct soft_op *name##bits##_r(struct soft_cpu *c, const struct soft_op *op) \
-{											\
-	return name##bits(c, op, R##bits(c, op->src));					\
-}											\
-static const struct soft_op *name##bits##_m(struct soft_cpu *c, const struct soft_op *op) \
-{											\
-	return name##bits(c, op, soft_ld##bits(c, op, soft_ea(c, op)));			\
-}
+SOURCE_FORMS(name, bits)
 SCAN(bsf, "bsf", 16, "w") SCAN(bsf, "bsf", 32, "l") SCAN(bsf, "bsf", 64, "q")
 SCAN(bsr, "bsr", 16, "w") SCAN(bsr, "bsr", 32, "l") SCAN(bsr, "bsr", 64, "q")
 op_fn *const exec_bsf[2][2][3] = {
@@ -248,14 +252,7 @@ static inline const struct soft_op *popcnt##bits(struct soft_cpu *c, const struc
 	c->cc = CC_ONE | (s ? 0 : CC_ZF);						\
 	NEXT(c, op);									\
 }											\
-static const struct soft_op *popcnt##bits##_r(struct soft_cpu *c, const struct soft_op *op) \
-{											\
-	return popcnt##bits(c, op, R##bits(c, op->src));				\
-}											\
-static const struct soft_op *popcnt##bits##_m(struct soft_cpu *c, const struct soft_op *op) \
-{											\
-	return popcnt##bits(c, op, soft_ld##bits(c, op, soft_ea(c, op)));		\
-}
+SOURCE_FORMS(popcnt, bits)
 POPCNT(16) POPCNT(32) POPCNT(64)
 op_fn *const exec_popcnt[2][3] = { WIDE(popcnt, r), WIDE(popcnt, m) };
 
@@ -271,14 +268,7 @@ static inline const struct soft_op *name##bits(struct soft_cpu *c, const struct 
 	c->cc = cc;									\
 	NEXT(c, op);									\
 }											\
-static const struct soft_op *name##bits##_r(struct soft_cpu *c, const struct soft_op *op) \
-{											\
-	return name##bits(c, op, R##bits(c, op->src));					\
-}											\
-static const struct soft_op *name##bits##_m(struct soft_cpu *c, const struct soft_op *op) \
-{											\
-	return name##bits(c, op, soft_ld##bits(c, op, soft_ea(c, op)));			\
-}
+SOURCE_FORMS(name, bits)
 COUNT_ZEROS(lzcnt, 16) COUNT_ZEROS(lzcnt, 32) COUNT_ZEROS(lzcnt, 64)
 COUNT_ZEROS(tzcnt, 16) COUNT_ZEROS(tzcnt, 32) COUNT_ZEROS(tzcnt, 64)
 op_fn *const exec_lzcnt[2][3] = { WIDE(lzcnt, r), WIDE(lzcnt, m) };

@@ -329,17 +329,15 @@ static bool vex(struct jit_insn *x)
 	return true;
 }
 
-static bool is_jcc(const struct jit_insn *x, unsigned *condition)
+static bool is_jcc(const struct soft_op *op)
 {
-	*condition = x->ops->dst & 15;
-	return x->ops->fn == exec_jcc[*condition] || x->ops->fn == exec_jcc_far[*condition];
+	return op->fn == exec_jcc[op->dst & 15] || op->fn == exec_jcc_far[op->dst & 15];
 }
 
 /* The instructions that have code of their own, by the handlers that were chosen for them. */
 static bool special(struct jit_insn *x)
 {
 	op_fn *fn = x->ops->fn;
-	unsigned condition;
 
 	if (x->nops != 1)
 		return false;
@@ -365,7 +363,7 @@ static bool special(struct jit_insn *x)
 		x->class = JIT_CALL_INDIRECT;
 	else if (fn == op_ret)
 		x->class = JIT_RET;
-	else if (is_jcc(x, &condition))
+	else if (is_jcc(x->ops))
 		x->class = JIT_JCC;
 	else
 		return false;

@@ -10,26 +10,18 @@
 
 /* ---- Links ----------------------------------------------------------------------- */
 
-static struct jit_link *new_link(struct jit_translation *t, int32_t target)
-{
-	struct jit_link *l = &t->links[t->nlinks++];
-
-	*l = (struct jit_link){ .page = t->b->page, .target = (uint16_t)target };
-	return l;
-}
-
 /* A jump (or jcc) to the target; its way out is written with the detours. */
 static void emit_link(struct jit_translation *t, unsigned kind, int32_t target)
 {
-	struct jit_link *l = new_link(t, target);
-
-	l->site = emit_branch(&t->e, kind, NULL);
+	t->links[t->nlinks++] = (struct jit_link){
+		.page = t->b->page, .target = (uint16_t)target,
+		.site = emit_branch(&t->e, kind, NULL),
+	};
 }
 
 /* ---- The jump cache --------------------------------------------------------------- */
 
-/* op reg, gs:[HOST_B * 8 + table] */
-static void emit_table(struct jit_translation *t, bool w, uint8_t op, int reg, int32_t table)
+void jit_emit_table(struct jit_translation *t, bool w, uint8_t op, int reg, int32_t table)
 {
 	emit8(&t->e, 0x65);
 	emit_insn(&t->e, &(struct emit_insn){ .w = w, .op = op, .reg = (int8_t)reg, .kind = RM_SIB,
@@ -44,29 +36,20 @@ static void emit_lookup(struct jit_translation *t, struct jit_detour *d)
 {
 	struct emit *e = &t->e;
 
-	if (t->j->bmi2) {
-		/* rorx r15, r14, 4 */
-		static const uint8_t rorx[] = { 0xc4, 0x43, 0xfb, 0xf0, 0xfe, 0x04 };
-
-		emit_bytes(e, rorx, sizeof(rorx));
-	} else {
-		emit_rr(e, true, OP_MOV_STORE, HOST_A, HOST_B);
-		emit_insn(e, &(struct emit_insn){ .w = true, .op = 0xc1, .reg = 5, .kind = RM_REG,
-						  .rm = HOST_B, .imm = 4, .imm_size = 1 });
-	}
+	jit_emit_shifted(t, 4);
 	emit_rr(e, false, 0x30, HOST_A, HOST_B);		/* xor r15b, r14b */
 	emit_alu_imm(e, false, ALU_DIGIT_AND, HOST_B, JIT_JUMPS - 1);
-	emit_table(t, true, 0x3b, HOST_A, GS(jit_rips));	/* cmp */
+	jit_emit_table(t, true, 0x3b, HOST_A, GS(jit_rips));	/* cmp */
 	d->site[d->nsites++] = emit_branch(e, 5, NULL);
 	emit_gs(e, true, OP_MOV_LOAD, HOST_A, GS(jump_key));
-	emit_table(t, true, 0x3b, HOST_A, GS(jit_keys));
+	jit_emit_table(t, true, 0x3b, HOST_A, GS(jit_keys));
 	d->site[d->nsites++] = emit_branch(e, 5, NULL);
 }
 
 /* jmp to the code that emit_lookup has found. */
 static void emit_go(struct jit_translation *t)
 {
-	emit_table(t, false, 0xff, 4, GS(jit_codes));
+	jit_emit_table(t, false, 0xff, 4, GS(jit_codes));
 }
 
 /* The address of an offset in this page. */
@@ -172,7 +155,7 @@ static void emit_push_return(struct jit_translation *t, const struct jit_insn *x
 	int32_t at = 0;
 
 	if (t->grouped) {
-		at = t->group.at[x - t->insn];
+		at = jit_group_offset(t, x);
 	} else {
 		emit_lea(&t->e, HOST_A, HOST_RSP, -1, 0, -8);
 		jit_emit_check(t, d, 8, true);
@@ -211,7 +194,7 @@ static void ret(struct jit_translation *t, const struct jit_insn *x, struct jit_
 	int32_t at = 0;
 
 	if (t->grouped) {
-		at = t->group.at[x - t->insn];
+		at = jit_group_offset(t, x);
 	} else {
 		emit_rr(&t->e, true, OP_MOV_STORE, HOST_RSP, HOST_A);
 		jit_emit_check(t, d, 8, false);
@@ -314,7 +297,7 @@ static void leave_loop(struct jit_translation *t, struct jit_detour *d)
 	emit_lea(&t->e, HOST_BUDGET, HOST_BUDGET, -1, 0, (int32_t)t->ninsns);
 	t->flags = d->flags;
 	jit_save_flags(t);
-	jit_emit_leave(t, t->b->ip);
+	jit_emit_leave(t);
 }
 
 void jit_emit_detours(struct jit_translation *t)

@@ -37,10 +37,7 @@ static bool access_of(const struct jit_insn *x, struct soft_op *address, unsigne
 
 static bool is_memory_register(const ZydisDecodedOperand *o)
 {
-	return o->type == ZYDIS_OPERAND_TYPE_REGISTER &&
-	       ZydisRegisterGetClass(o->reg.value) <= ZYDIS_REGCLASS_GPR64 &&
-	       ZydisRegisterGetClass(o->reg.value) >= ZYDIS_REGCLASS_GPR8 &&
-	       jit_host_of(soft_slot_of(o->reg.value) / 8) < 0;
+	return jit_is_general(o) && jit_host_of(soft_slot_of(o->reg.value) / 8) < 0;
 }
 
 /* Does its code need HOST_A, which is the group's? */
@@ -53,21 +50,19 @@ static bool needs_scratch(const struct jit_insn *x)
 	case JIT_PUSH:
 	case JIT_POP:
 	case JIT_JCC:
-	case JIT_RET:
-		return false;
 	case JIT_CALL:
+	case JIT_RET:
 		return false;
 	case JIT_CALL_INDIRECT:
 		return x->ops->fn == op_call_m;
-	case JIT_JMP:
 	case JIT_LEA:
-		return x->class == JIT_JMP || jit_host_of(x->ops->dst / 8) < 0 ||
+		return jit_host_of(x->ops->dst / 8) < 0 ||
 		       (x->ops->base / 8 != SLOT_ZERO && (x->ops->base / 8 >= 16 ||
 							  jit_host_of(x->ops->base / 8) < 0));
 	case JIT_REWRITE:
 		for (unsigned i = 0; i < x->in.operand_count_visible; i++)
 			n += is_memory_register(&x->op[i]);
-		return n > 1 || (n && x->mem >= 0 && x->in.operand_count_visible > 3);
+		return n > 1;
 	default:
 		return true;
 	}

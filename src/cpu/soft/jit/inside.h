@@ -39,9 +39,9 @@
 #define GS_SLOT(n)	((int32_t)(offsetof(struct soft_cpu, r) + (n) * 8))
 
 #define JIT_MAX_INSNS	64	/* of a block */
-/* Code may stand four times: in line and out of it, and once more in a loop. */
-#define JIT_MAX_LINKS	(4 * JIT_MAX_INSNS + 4)
-#define JIT_MAX_DETOURS	(8 * JIT_MAX_INSNS + 8)
+/* Of a block of n instructions.  Code may stand four times: in line and out of it, and once more in a loop. */
+#define JIT_LINKS(n)	(4 * (n) + 4)
+#define JIT_DETOURS(n)	(8 * (n) + 8)
 #define JIT_REGIONS	16u
 #define JIT_REGION_SIZE	(2u << 20)	/* bytes */
 #define JIT_THUNKS_SIZE	8192u
@@ -103,7 +103,7 @@ enum jit_class {
 	JIT_INTERPRET,		/* its handler is called */
 	JIT_NOTHING,		/* prefetches, long NOPs */
 	JIT_REWRITE,		/* the same instruction with other operands */
-	JIT_LEA, JIT_PUSH, JIT_PUSH_MEMORY, JIT_POP, JIT_LEAVE, JIT_DIV,
+	JIT_LEA, JIT_PUSH, JIT_PUSH_MEMORY, JIT_POP, JIT_LEAVE,
 	JIT_JCC, JIT_JMP, JIT_JMP_INDIRECT, JIT_CALL, JIT_CALL_INDIRECT, JIT_RET,
 };
 
@@ -191,11 +191,11 @@ struct jit_translation {
 	unsigned ninsns, end_ip;
 	struct jit_flags flags;
 	struct jit_insn insn[JIT_MAX_INSNS];
-	struct soft_op ops[JIT_MAX_INSNS * 6];
+	struct soft_op ops[JIT_MAX_INSNS * (OPS_PER_INSN + 1)];
 	unsigned nops;
-	struct jit_link links[JIT_MAX_LINKS];
+	struct jit_link links[JIT_LINKS(JIT_MAX_INSNS)];
 	unsigned nlinks;
-	struct jit_detour detour[JIT_MAX_DETOURS];
+	struct jit_detour detour[JIT_DETOURS(JIT_MAX_INSNS)];
 	unsigned ndetours;
 	struct jit_group group;
 	bool grouped;			/* the instruction's operand is in the group */
@@ -214,8 +214,13 @@ void jit_classify(struct jit_translation *t, struct jit_insn *x);
 void jit_emit_block(struct jit_translation *t);
 /* The same of one instruction. */
 void jit_emit_one(struct jit_translation *t, const struct jit_insn *x);
-/* Out through the run loop, before the instruction at ip. */
-void jit_emit_leave(struct jit_translation *t, unsigned ip);
+/* Out through the run loop, before the block. */
+void jit_emit_leave(struct jit_translation *t);
+/* Where the group has the operand of x, from HOST_A. */
+static inline int32_t jit_group_offset(const struct jit_translation *t, const struct jit_insn *x)
+{
+	return t->group.at[x - t->insn];
+}
 
 /* flags.c */
 void jit_save_flags(struct jit_translation *t);		/* to cc, from wherever they are */
@@ -231,17 +236,31 @@ void jit_emit_address(struct jit_translation *t, const struct soft_op *op, int t
 /* A new detour that executes x by its handler; code that leads there is to be added to site[]. */
 struct jit_detour *jit_slow_way(struct jit_translation *t, const struct jit_insn *x);
 void jit_emit_check(struct jit_translation *t, struct jit_detour *d, unsigned size, bool write);
+/* To the detour if the address in the register is no multiple of align (2 to 32). */
+void jit_emit_align_check(struct jit_translation *t, struct jit_detour *d, int host, unsigned align);
+/* HOST_B = HOST_A >> n in its lower 32 - n bits, what is above does not matter; RFLAGS are lost. */
+void jit_emit_shifted(struct jit_translation *t, unsigned n);
 
 /* exits.c */
 void jit_emit_jcc(struct jit_translation *t, const struct jit_insn *x);
 void jit_emit_jump(struct jit_translation *t, const struct jit_insn *x);
 void jit_emit_end(struct jit_translation *t);		/* the block ends without a branch */
 void jit_emit_detours(struct jit_translation *t);
+/* OP reg, gs:[HOST_B * 8 + table]: the entry of a table of the jump cache. */
+void jit_emit_table(struct jit_translation *t, bool w, uint8_t op, int reg, int32_t table);
 
 /* Where a guest register is: a host register, or -1: in memory. */
 static inline int jit_host_of(unsigned guest)
 {
 	return guest == GUEST_RSP ? HOST_RSP : guest < FIRST_IN_MEMORY ? (int)guest : -1;
+}
+
+static inline bool jit_is_general(const ZydisDecodedOperand *o)
+{
+	ZydisRegisterClass k = ZydisRegisterGetClass(o->reg.value);
+
+	return o->type == ZYDIS_OPERAND_TYPE_REGISTER && k >= ZYDIS_REGCLASS_GPR8 &&
+	       k <= ZYDIS_REGCLASS_GPR64;
 }
 
 /* What an exit says to op_head_jit, in RAX; everything else is a link.  c->rip is set, but for a link. */
@@ -251,6 +270,8 @@ static inline int jit_host_of(unsigned guest)
 
 /* Writes the thunks at j->e. */
 void jit_make_thunks(struct soft_jit *j);
+/* cmp c->jit_xmm, level */
+void jit_emit_compare_level(struct emit *e, unsigned level);
 /* Runs one instruction by its handlers; false: the block has been left, c->rip says where to. */
 bool jit_run_one(struct soft_cpu *c, const struct soft_op *op);
 /* The op behind each instruction's; imm is the block. */

@@ -6,6 +6,7 @@
  * made by the run loop, which translated code has been left for.
  */
 #include <asm/prctl.h>
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,7 +18,6 @@
 #include "vm/vm.h"
 
 #define AUTO_THRESHOLD	30
-
 
 /* ---- Life ----------------------------------------------------------------------------- */
 
@@ -79,6 +79,7 @@ int soft_jit_create(struct soft_cpu *c, struct skep_error *e)
 	j->e.at = j->code.write;
 	j->e.delta = j->code.run - j->code.write;
 	jit_make_thunks(j);
+	assert(j->e.at <= j->code.write + JIT_THUNKS_SIZE);
 	begin_region(j, 0);
 	c->jit = j;
 	return 0;
@@ -394,7 +395,7 @@ static void decode(struct jit_translation *t, const uint8_t *bytes, unsigned nby
 /* Memory of its own for what translated code refers to. */
 static bool settle(struct jit_translation *t)
 {
-	size_t links = (4 * t->ninsns + 4) * sizeof(*t->b->links);
+	size_t links = JIT_LINKS(t->ninsns) * sizeof(*t->b->links);
 	size_t ops = t->nops * sizeof(*t->ops);
 	uint8_t *p = malloc(links + ops);
 	struct soft_op *settled;

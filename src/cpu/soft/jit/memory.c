@@ -47,6 +47,29 @@ struct jit_detour *jit_slow_way(struct jit_translation *t, const struct jit_insn
 	return d;
 }
 
+void jit_emit_shifted(struct jit_translation *t, unsigned n)
+{
+	struct emit *e = &t->e;
+
+	if (t->j->bmi2) {
+		/* rorx r15, r14, n: the upper bits are masked off by whoever uses it */
+		emit_bytes(e, "\xc4\x43\xfb\xf0\xfe", 5);
+		emit8(e, (uint8_t)n);
+	} else {
+		emit_rr(e, true, OP_MOV_STORE, HOST_A, HOST_B);
+		emit_insn(e, &(struct emit_insn){ .w = true, .op = 0xc1, .reg = 5, .kind = RM_REG,
+						  .rm = HOST_B, .imm = n, .imm_size = 1 });
+	}
+}
+
+void jit_emit_align_check(struct jit_translation *t, struct jit_detour *d, int host, unsigned align)
+{
+	/* test host, align - 1: of its lowest byte */
+	emit_insn(&t->e, &(struct emit_insn){ .rex = true, .op = 0xf6, .reg = 0, .kind = RM_REG,
+					      .rm = (int8_t)host, .imm = align - 1, .imm_size = 1 });
+	d->site[d->nsites++] = emit_branch(&t->e, 5, NULL);
+}
+
 void jit_emit_check(struct jit_translation *t, struct jit_detour *d, unsigned size, bool write)
 {
 	struct emit *e = &t->e;
@@ -54,16 +77,7 @@ void jit_emit_check(struct jit_translation *t, struct jit_detour *d, unsigned si
 
 	assert(size && size <= 4096);
 	_Static_assert(sizeof(struct tlb_entry) == 32, "the index is scaled by 32");
-	if (t->j->bmi2) {
-		/* rorx r15, r14, 7 */
-		static const uint8_t rorx[] = { 0xc4, 0x43, 0xfb, 0xf0, 0xfe, 0x07 };
-
-		emit_bytes(e, rorx, sizeof(rorx));
-	} else {
-		emit_rr(e, true, OP_MOV_STORE, HOST_A, HOST_B);
-		emit_insn(e, &(struct emit_insn){ .w = true, .op = 0xc1, .reg = 5, .kind = RM_REG,
-						  .rm = HOST_B, .imm = 7, .imm_size = 1 });
-	}
+	jit_emit_shifted(t, 7);
 	emit_alu_imm(e, false, ALU_DIGIT_AND, HOST_B, (TLB_SIZE - 1) << 5);
 	emit_gs(e, true, 0x03, HOST_B, GS(tlb));
 	emit_mem(e, true, 0x2b, HOST_A, HOST_B, tag);

@@ -31,7 +31,7 @@ static void here(struct emit *e, uint8_t *site)
 	emit_patch(e, site, emit_run(e));
 }
 
-static void compare_xmm_flag(struct emit *e, unsigned level)
+void jit_emit_compare_level(struct emit *e, unsigned level)
 {
 	emit_insn(e, &(struct emit_insn){ .op = 0x80, .reg = ALU_DIGIT_CMP, .kind = RM_GS,
 					  .disp = GS(jit_xmm), .imm = level, .imm_size = 1 });
@@ -71,7 +71,7 @@ static void save_xmm_if_live(struct emit *e, bool forget)
 {
 	uint8_t *none, *low;
 
-	compare_xmm_flag(e, 1);
+	jit_emit_compare_level(e, 1);
 	none = skip(e, COND_B);
 	move_xmm(e, true);
 	low = skip(e, COND_E);
@@ -91,7 +91,7 @@ static void load_vectors(struct emit *e)
 {
 	uint8_t *none, *low, *zero;
 
-	compare_xmm_flag(e, 1);
+	jit_emit_compare_level(e, 1);
 	none = skip(e, COND_B);
 	low = skip(e, COND_E);
 	vzeroupper(e);
@@ -202,7 +202,7 @@ void jit_make_thunks(struct soft_jit *j)
 	emit8(e, 0xc3);
 
 	j->thunk.load_ymm = emit_run(e);
-	compare_xmm_flag(e, 0);
+	jit_emit_compare_level(e, 0);
 	over = skip(e, COND_E);
 	move_xmm(e, true);
 	here(e, over);

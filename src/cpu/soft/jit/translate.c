@@ -9,9 +9,8 @@
 /* Host registers that stand for guest registers in memory, for one instruction. */
 struct borrowed {
 	int host[2], guest[2];
-	bool store[2];
+	bool loaded[2], store[2];
 	unsigned n;
-	bool a_taken;		/* HOST_A is the address */
 };
 
 static bool writes(const ZydisDecodedOperand *o)
@@ -43,15 +42,14 @@ static int register_operand(struct jit_translation *t, const struct jit_insn *x,
 		if (w->guest[i] == (int)guest)
 			break;
 	if (i == w->n) {
+		/* With a memory operand, whose address is in HOST_A, there is one at the most. */
 		w->host[i] = i == 0 ? HOST_B : HOST_A;
 		w->guest[i] = (int)guest;
-		w->store[i] = false;
 		w->n++;
-		if (needs_old(x, o))
-			emit_gs(&t->e, true, OP_MOV_LOAD, w->host[i], GS_SLOT(guest));
-	} else if (needs_old(x, o) && !w->store[i]) {
-		/* It is there, or was thought to be only written. */
+	}
+	if (needs_old(x, o) && !w->loaded[i]) {
 		emit_gs(&t->e, true, OP_MOV_LOAD, w->host[i], GS_SLOT(guest));
+		w->loaded[i] = true;
 	}
 	w->store[i] |= writes(o);
 	return w->host[i];
@@ -101,13 +99,6 @@ static const ZydisDecodedOperand *operand_of(const struct jit_insn *x, ZydisOper
 	return NULL;
 }
 
-static bool is_general(const ZydisDecodedOperand *o)
-{
-	ZydisRegisterClass k = ZydisRegisterGetClass(o->reg.value);
-
-	return k >= ZYDIS_REGCLASS_GPR8 && k <= ZYDIS_REGCLASS_GPR64;
-}
-
 /* SPL, BPL, SIL, DIL need a REX prefix to be named. */
 static bool needs_rex(const ZydisDecodedOperand *o)
 {
@@ -151,7 +142,7 @@ static bool source_in_place(const struct jit_insn *x, const ZydisDecodedOperand 
 	bool test = !i->map && (i->op == 0x84 || i->op == 0x85);
 	unsigned from, to;
 
-	if (!(alu || move || test) || x->mem >= 0 || !reg || !rm || !is_general(reg) || !is_general(rm))
+	if (!(alu || move || test) || x->mem >= 0 || !reg || !rm || !jit_is_general(reg) || !jit_is_general(rm))
 		return false;
 	from = soft_slot_of(reg->reg.value);
 	to = soft_slot_of(rm->reg.value);
@@ -172,30 +163,30 @@ static void emit_same(struct jit_translation *t, const struct jit_insn *x, int32
 	const ZydisDecodedOperand *rm = operand_of(x, ZYDIS_OPERAND_ENCODING_MODRM_RM);
 	const ZydisDecodedOperand *code = operand_of(x, ZYDIS_OPERAND_ENCODING_OPCODE);
 	struct emit_insn i = same_opcode(x);
-	struct borrowed w = { .a_taken = x->mem >= 0 };
+	struct borrowed w = { 0 };
 
 	for (unsigned k = 0; k < x->in.operand_count_visible; k++)
 		if (x->op[k].type == ZYDIS_OPERAND_TYPE_REGISTER && needs_rex(&x->op[k]))
 			i.rex = true;
-	if (code && is_general(code))
+	if (code && jit_is_general(code))
 		i.reg = (int8_t)register_operand(t, x, code, &w);
 	if (x->in.attributes & ZYDIS_ATTRIB_HAS_MODRM && !source_in_place(x, reg, rm, &i)) {
 		i.reg = (int8_t)x->in.raw.modrm.reg;
 		if (reg)
-			i.reg = (int8_t)(is_general(reg) ? register_operand(t, x, reg, &w) :
+			i.reg = (int8_t)(jit_is_general(reg) ? register_operand(t, x, reg, &w) :
 					 soft_reg_number(reg->reg.value));
 		if (x->mem >= 0) {
 			i.kind = RM_MEM;
 			i.rm = HOST_A;
 			i.disp = disp;
-		} else if (rm && is_general(rm) && jit_host_of(soft_slot_of(rm->reg.value) / 8) < 0 &&
+		} else if (rm && jit_is_general(rm) && jit_host_of(soft_slot_of(rm->reg.value) / 8) < 0 &&
 			   operand_in_place(x, rm)) {
 			i.kind = RM_GS;
 			i.disp = GS_SLOT(soft_slot_of(rm->reg.value) / 8);
 		} else {
 			i.kind = RM_REG;
 			i.rm = (int8_t)(!rm ? x->in.raw.modrm.rm :
-					is_general(rm) ? register_operand(t, x, rm, &w) :
+					jit_is_general(rm) ? register_operand(t, x, rm, &w) :
 					soft_reg_number(rm->reg.value));
 		}
 	}
@@ -212,7 +203,7 @@ static void emit_vex(struct jit_translation *t, const struct jit_insn *x, int32_
 		{ ZYDIS_OPERAND_ENCODING_MODRM_RM, &v.rm },
 		{ ZYDIS_OPERAND_ENCODING_NDSNDD, &v.vvvv },
 	};
-	struct borrowed w = { .a_taken = x->mem >= 0 };
+	struct borrowed w = { 0 };
 	uint8_t bytes[VEX_MAX_BYTES];
 	unsigned n;
 
@@ -233,10 +224,12 @@ static void emit_vex(struct jit_translation *t, const struct jit_insn *x, int32_
 
 /* ---- Instructions --------------------------------------------------------------- */
 
-/* Where the group has the operand of x, from HOST_A. */
-static int32_t group_offset(const struct jit_translation *t, const struct jit_insn *x)
+/* After x: where its detour, if there is one, comes back. */
+static void end_insn(struct jit_translation *t, const struct jit_insn *x, struct jit_detour *d)
 {
-	return t->group.at[x - t->insn];
+	jit_after_insn(t, x);
+	if (d)
+		d->back = emit_run(&t->e);
 }
 
 static void rewrite(struct jit_translation *t, const struct jit_insn *x)
@@ -248,22 +241,16 @@ static void rewrite(struct jit_translation *t, const struct jit_insn *x)
 		jit_before_clobber(t, x);
 		d = jit_slow_way(t, x);
 		jit_emit_address(t, x->ops, HOST_A, true);
-		if (x->align > 1) {
-			/* test r14b, align - 1 */
-			emit_insn(&t->e, &(struct emit_insn){ .rex = true, .op = 0xf6, .reg = 0,
-				  .kind = RM_REG, .rm = HOST_A, .imm = x->align - 1u, .imm_size = 1 });
-			d->site[d->nsites++] = emit_branch(&t->e, 5, NULL);
-		}
+		if (x->align > 1)
+			jit_emit_align_check(t, d, HOST_A, x->align);
 		jit_emit_check(t, d, x->mem_size, x->mem_write);
 	}
 	jit_before_insn(t, x);
 	if (x->in.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX)
-		emit_vex(t, x, grouped ? group_offset(t, x) : 0);
+		emit_vex(t, x, grouped ? jit_group_offset(t, x) : 0);
 	else
-		emit_same(t, x, grouped ? group_offset(t, x) : 0);
-	jit_after_insn(t, x);
-	if (d)
-		d->back = emit_run(&t->e);
+		emit_same(t, x, grouped ? jit_group_offset(t, x) : 0);
+	end_insn(t, x, d);
 }
 
 static void lea(struct jit_translation *t, const struct jit_insn *x)
@@ -278,37 +265,45 @@ static void lea(struct jit_translation *t, const struct jit_insn *x)
 	jit_after_insn(t, x);
 }
 
+/*
+ * HOST_A + *at becomes the host address of the eight bytes at base + disp.  Returns the detour; NULL: the
+ * group has checked them.
+ */
+static struct jit_detour *stack_access(struct jit_translation *t, const struct jit_insn *x, int base,
+				       int32_t disp, bool write, int32_t *at)
+{
+	struct jit_detour *d;
+
+	*at = 0;
+	if (t->grouped) {
+		jit_before_insn(t, x);
+		*at = jit_group_offset(t, x);
+		return NULL;
+	}
+	jit_before_clobber(t, x);
+	d = jit_slow_way(t, x);
+	emit_lea(&t->e, HOST_A, base, -1, 0, disp);
+	jit_emit_check(t, d, 8, write);
+	return d;
+}
+
 static void push(struct jit_translation *t, const struct jit_insn *x)
 {
 	const struct soft_op *op = x->ops;
-	struct jit_detour *d = NULL;
-	int32_t at = 0;
+	int host = jit_host_of(op->dst / 8);
+	int32_t at;
+	struct jit_detour *d = stack_access(t, x, HOST_RSP, -8, true, &at);
 
-	if (t->grouped) {
-		jit_before_insn(t, x);
-		at = group_offset(t, x);
-	} else {
-		jit_before_clobber(t, x);
-		d = jit_slow_way(t, x);
-		emit_lea(&t->e, HOST_A, HOST_RSP, -1, 0, -8);
-		jit_emit_check(t, d, 8, true);
-	}
 	if (op->fn == op_push64_i) {
 		emit_insn(&t->e, &(struct emit_insn){ .w = true, .op = 0xc7, .reg = 0, .kind = RM_MEM,
 			  .rm = HOST_A, .disp = at, .imm = (uint32_t)op->imm, .imm_size = 4 });
 	} else {
-		int host = jit_host_of(op->dst / 8);
-
-		if (host < 0) {
-			host = HOST_B;
-			emit_gs(&t->e, true, OP_MOV_LOAD, host, GS_SLOT(op->dst / 8));
-		}
-		emit_mem(&t->e, true, OP_MOV_STORE, host, HOST_A, at);
+		if (host < 0)
+			emit_gs(&t->e, true, OP_MOV_LOAD, HOST_B, GS_SLOT(op->dst / 8));
+		emit_mem(&t->e, true, OP_MOV_STORE, host < 0 ? HOST_B : host, HOST_A, at);
 	}
 	emit_lea(&t->e, HOST_RSP, HOST_RSP, -1, 0, -8);
-	jit_after_insn(t, x);
-	if (d)
-		d->back = emit_run(&t->e);
+	end_insn(t, x, d);
 }
 
 static void push_memory(struct jit_translation *t, const struct jit_insn *x)
@@ -326,47 +321,31 @@ static void push_memory(struct jit_translation *t, const struct jit_insn *x)
 	emit_gs(&t->e, true, OP_MOV_LOAD, HOST_B, GS(jit_target));
 	emit_mem(&t->e, true, OP_MOV_STORE, HOST_B, HOST_A, 0);
 	emit_lea(&t->e, HOST_RSP, HOST_RSP, -1, 0, -8);
-	jit_after_insn(t, x);
-	d->back = emit_run(&t->e);
+	end_insn(t, x, d);
 }
 
 static void pop(struct jit_translation *t, const struct jit_insn *x)
 {
 	unsigned guest = x->ops->dst / 8;
 	int host = jit_host_of(guest);
-	struct jit_detour *d = NULL;
-	int32_t at = 0;
+	int32_t at;
+	struct jit_detour *d = stack_access(t, x, HOST_RSP, 0, false, &at);
 
-	if (t->grouped) {
-		jit_before_insn(t, x);
-		at = group_offset(t, x);
-	} else {
-		jit_before_clobber(t, x);
-		d = jit_slow_way(t, x);
-		emit_rr(&t->e, true, OP_MOV_STORE, HOST_RSP, HOST_A);
-		jit_emit_check(t, d, 8, false);
-	}
 	emit_lea(&t->e, HOST_RSP, HOST_RSP, -1, 0, 8);
 	emit_mem(&t->e, true, OP_MOV_LOAD, host < 0 ? HOST_B : host, HOST_A, at);
 	if (host < 0)
 		emit_gs(&t->e, true, OP_MOV_STORE, HOST_B, GS_SLOT(guest));
-	jit_after_insn(t, x);
-	if (d)
-		d->back = emit_run(&t->e);
+	end_insn(t, x, d);
 }
 
 static void leave(struct jit_translation *t, const struct jit_insn *x)
 {
-	struct jit_detour *d;
+	int32_t at;
+	struct jit_detour *d = stack_access(t, x, RBP, 0, false, &at);
 
-	jit_before_clobber(t, x);
-	d = jit_slow_way(t, x);
-	emit_rr(&t->e, true, OP_MOV_STORE, RBP, HOST_A);
-	jit_emit_check(t, d, 8, false);
 	emit_lea(&t->e, HOST_RSP, RBP, -1, 0, 8);
-	emit_mem(&t->e, true, OP_MOV_LOAD, RBP, HOST_A, 0);
-	jit_after_insn(t, x);
-	d->back = emit_run(&t->e);
+	emit_mem(&t->e, true, OP_MOV_LOAD, RBP, HOST_A, at);
+	end_insn(t, x, d);
 }
 
 /* By its handler: everything goes to memory and comes back. */
@@ -382,7 +361,6 @@ void jit_emit_one(struct jit_translation *t, const struct jit_insn *x)
 {
 	switch ((enum jit_class)x->class) {
 	case JIT_INTERPRET:
-	case JIT_DIV:
 		interpret(t, x);
 		break;
 	case JIT_NOTHING:
@@ -420,9 +398,10 @@ void jit_emit_one(struct jit_translation *t, const struct jit_insn *x)
 
 /* ---- The block ------------------------------------------------------------------- */
 
-void jit_emit_leave(struct jit_translation *t, unsigned ip)
+void jit_emit_leave(struct jit_translation *t)
 {
-	emit_insn(&t->e, &(struct emit_insn){ .op = 0xb8, .reg = HOST_A, .imm = ip, .imm_size = 4 });
+	emit_insn(&t->e, &(struct emit_insn){ .op = 0xb8, .reg = HOST_A, .imm = t->b->ip,
+					      .imm_size = 4 });
 	emit_branch(&t->e, EMIT_JMP, t->j->thunk.leave);
 }
 
@@ -448,9 +427,7 @@ static uint8_t *head(struct jit_translation *t)
 	uint8_t *out;
 
 	t->b->far_entry = emit_run(e);
-	emit8(e, 0x65);
-	emit_insn(e, &(struct emit_insn){ .w = true, .op = OP_MOV_LOAD, .reg = HOST_A, .kind = RM_SIB,
-					  .rm = -1, .index = HOST_B, .scale = 3, .disp = GS(jit_rips) });
+	jit_emit_table(t, true, OP_MOV_LOAD, HOST_A, GS(jit_rips));
 	emit_alu_imm(e, true, ALU_DIGIT_AND, HOST_A, -4096);
 	emit_gs(e, true, OP_MOV_STORE, HOST_A, GS_SLOT(SLOT_IPBASE));
 	t->b->near_entry = emit_run(e);
@@ -460,8 +437,7 @@ static uint8_t *head(struct jit_translation *t)
 	if (level) {
 		uint8_t *over;
 
-		emit_insn(e, &(struct emit_insn){ .op = 0x80, .reg = ALU_DIGIT_CMP, .kind = RM_GS,
-						  .disp = GS(jit_xmm), .imm = level, .imm_size = 1 });
+		jit_emit_compare_level(e, level);
 		over = emit_branch(e, 3, NULL);		/* jae */
 		emit_branch(e, EMIT_CALL, level > 1 ? t->j->thunk.load_ymm : t->j->thunk.load_xmm);
 		emit_patch(e, over, emit_run(e));
@@ -486,9 +462,7 @@ static void emit_stream(struct jit_translation *t, struct jit_detour *d, const s
 	jit_emit_address(t, &address, HOST_A, true);
 	if (s->aligned != NOT_ALIGNED) {
 		emit_lea(&t->e, HOST_B, HOST_A, -1, 0, s->aligned - s->low);
-		emit_insn(&t->e, &(struct emit_insn){ .rex = true, .op = 0xf6, .reg = 0,
-			  .kind = RM_REG, .rm = HOST_B, .imm = s->align - 1u, .imm_size = 1 });
-		d->site[d->nsites++] = emit_branch(&t->e, 5, NULL);
+		jit_emit_align_check(t, d, HOST_B, s->align);
 	}
 	jit_emit_check(t, d, (unsigned)(s->high - s->low), s->write);
 }
@@ -566,6 +540,6 @@ void jit_emit_block(struct jit_translation *t)
 		emit_second_copy(t);
 	emit_patch(&t->e, out, emit_run(&t->e));
 	sub_budget(t, t->ninsns, ALU_DIGIT_ADD);
-	jit_emit_leave(t, t->b->ip);
+	jit_emit_leave(t);
 	jit_emit_detours(t);
 }
