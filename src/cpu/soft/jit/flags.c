@@ -7,56 +7,39 @@
 
 /* ---- Recipes -------------------------------------------------------------- */
 
-/* op reg, operand: the register or slot of a guest register, or an immediate. */
-static void sized_op(struct jit_translation *t, uint8_t size, unsigned digit, int host,
-		     const struct jit_recipe *r)
+/*
+ * OP host, operand: the register or slot of a guest register (opcode `op`), or an immediate (opcode
+ * `imm_op` with this digit).  Both are those of the byte forms.
+ */
+static void sized_op(struct jit_translation *t, const struct jit_recipe *r, int host, uint8_t op,
+		     uint8_t imm_op, unsigned digit)
 {
+	bool wide = r->size > 1;
 	struct emit_insn i = {
-		.p66 = size == 2, .w = size == 8, .rex = size == 1, .reg = (int8_t)host,
-		.op = (uint8_t)(digit << 3 | 2 | (size > 1)),
+		.p66 = r->size == 2, .w = r->size == 8, .rex = r->size == 1,
+		.op = op | wide, .reg = (int8_t)host,
 	};
-	int src = r->src >= 0 ? jit_host_of((unsigned)r->src) : -1;
 
-	if (r->src >= 0 && src >= 0) {
-		i.kind = RM_REG;
-		i.rm = (int8_t)src;
-	} else if (r->src >= 0) {
-		i.kind = RM_GS;
-		i.disp = GS_SLOT(r->src);
-	} else {
-		i.op = size > 1 ? 0x81 : 0x80;
+	if (r->src < 0) {
+		i.op = imm_op | wide;
 		i.reg = (int8_t)digit;
 		i.kind = RM_REG;
 		i.rm = (int8_t)host;
 		i.imm = (uint32_t)r->imm;
-		i.imm_size = size > 4 ? 4 : size;
+		i.imm_size = MIN(r->size, 4);
+	} else if (jit_host_of((unsigned)r->src) >= 0) {
+		i.kind = RM_REG;
+		i.rm = (int8_t)jit_host_of((unsigned)r->src);
+	} else {
+		i.kind = RM_GS;
+		i.disp = GS_SLOT(r->src);
 	}
 	emit_insn(&t->e, &i);
 }
 
-static void test_op(struct jit_translation *t, const struct jit_recipe *r, int host)
+static void alu_op(struct jit_translation *t, const struct jit_recipe *r, int host, unsigned digit)
 {
-	struct emit_insn i = {
-		.p66 = r->size == 2, .w = r->size == 8, .rex = r->size == 1,
-		.op = r->size > 1 ? 0x85 : 0x84, .reg = (int8_t)host,
-	};
-	int src = r->src >= 0 ? jit_host_of((unsigned)r->src) : -1;
-
-	if (r->src >= 0 && src >= 0) {
-		i.kind = RM_REG;
-		i.rm = (int8_t)src;
-	} else if (r->src >= 0) {
-		i.kind = RM_GS;
-		i.disp = GS_SLOT(r->src);
-	} else {
-		i.op = r->size > 1 ? 0xf7 : 0xf6;
-		i.reg = 0;
-		i.kind = RM_REG;
-		i.rm = (int8_t)host;
-		i.imm = (uint32_t)r->imm;
-		i.imm_size = r->size > 4 ? 4 : r->size;
-	}
-	emit_insn(&t->e, &i);
+	sized_op(t, r, host, (uint8_t)(digit << 3 | 2), 0x80, digit);
 }
 
 static void neg_op(struct jit_translation *t, unsigned size)
@@ -79,18 +62,18 @@ static void emit_recipe(struct jit_translation *t, const struct jit_recipe *r)
 		host = HOST_B;
 	switch (r->kind) {
 	case RECIPE_CMP:
-		sized_op(t, r->size, ALU_DIGIT_CMP, host, r);
+		alu_op(t, r, host, ALU_DIGIT_CMP);
 		break;
 	case RECIPE_TEST:
-		test_op(t, r, host);
+		sized_op(t, r, host, 0x84, 0xf6, 0);
 		break;
 	case RECIPE_ADD:
-		sized_op(t, r->size, ALU_DIGIT_SUB, host, r);
-		sized_op(t, r->size, ALU_DIGIT_ADD, host, r);
+		alu_op(t, r, host, ALU_DIGIT_SUB);
+		alu_op(t, r, host, ALU_DIGIT_ADD);
 		break;
 	case RECIPE_SUB:
-		sized_op(t, r->size, ALU_DIGIT_ADD, host, r);
-		sized_op(t, r->size, ALU_DIGIT_SUB, host, r);
+		alu_op(t, r, host, ALU_DIGIT_ADD);
+		alu_op(t, r, host, ALU_DIGIT_SUB);
 		break;
 	case RECIPE_NEG:
 		neg_op(t, r->size);
