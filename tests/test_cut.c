@@ -30,9 +30,9 @@ static struct vm *vm;
 static struct guest_memory *m;
 static struct skep_error e;
 
-static void make(uint64_t ram, bool anonymous)
+static void make(uint64_t ram)
 {
-	struct vm_core_options o = { .ram = ram, .seeded = true, .anonymous_ram = anonymous };
+	struct vm_core_options o = { .ram = ram, .seeded = true };
 
 	clock_init(&o.clock, CLOCK_MODE_VIRTUAL);
 	vm = test_vm_options(&o);
@@ -42,13 +42,7 @@ static void make(uint64_t ram, bool anonymous)
 
 static int setup(void **state)
 {
-	make(TEST_RAM, false);
-	return 0;
-}
-
-static int setup_anonymous(void **state)
-{
-	make(TEST_RAM, true);
+	make(TEST_RAM);
 	return 0;
 }
 
@@ -303,7 +297,7 @@ static void writers_are_braked(void **state)
 	uint64_t gpa, first = 16 * MiB;
 	unsigned i;
 
-	make(64 * MiB, false);
+	make(64 * MiB);
 	v = vm->vcpus[0];
 	for (i = 0; i < 6000; i++)
 		put(first + i * 4096, 1);
@@ -341,7 +335,7 @@ static void writers_are_not_braked(void **state)
 	struct reader r;
 	unsigned i;
 
-	make(64 * MiB, false);
+	make(64 * MiB);
 	for (i = 0; i < 6000; i++)
 		put(16 * MiB + i * 4096, 1);
 	r = begin(CUT_LIVE);
@@ -392,35 +386,33 @@ static void two_regions_sparse(void **state)
 	struct vm_core_options o = { .ram = RAM_LOW_MAX + 6 * MiB, .seeded = true };
 	struct guest_memory probe;
 	struct reader r;
-	unsigned i, live;
+	unsigned live;
 
 	clock_init(&o.clock, CLOCK_MODE_VIRTUAL);
-	if (memory_init(&probe, NULL, o.ram, true, &e) < 0) {
+	if (memory_init(&probe, NULL, o.ram, &e) < 0) {
 		print_message("SKIP: %s\n", e.text);
 		skip();
 	}
 	memory_finish(&probe);
-	for (i = 0; i < 2; i++) {
-		make(o.ram, i);
-		for (unsigned k = 0; k < ARRAY_SIZE(pages); k++)
-			put(pages[k] + 5, (uint8_t)(k + 1));
-		size_t before = resident();
+	make(o.ram);
+	for (unsigned k = 0; k < ARRAY_SIZE(pages); k++)
+		put(pages[k] + 5, (uint8_t)(k + 1));
+	size_t before = resident();
 
-		for (live = 0; live <= CUT_LIVE; live += CUT_LIVE) {
-			r = begin(live);
-			assert_int_equal(ram_cut_pages(r.cut), ARRAY_SIZE(pages));
-			expect_pages(&r, pages, ARRAY_SIZE(pages));
-			ram_cut_commit(r.cut);
-			put(pages[3], 1);
-			r = begin(live | CUT_DELTA);
-			expect_pages(&r, pages + 3, 1);
-			ram_cut_commit(r.cut);
-		}
-		/* Only what was written is there: looking did not allocate. */
-		assert_int_equal(resident(), before);
-		assert_int_equal(memory_touched(m), ARRAY_SIZE(pages) * 4096);
-		test_vm_free(vm);
+	for (live = 0; live <= CUT_LIVE; live += CUT_LIVE) {
+		r = begin(live);
+		assert_int_equal(ram_cut_pages(r.cut), ARRAY_SIZE(pages));
+		expect_pages(&r, pages, ARRAY_SIZE(pages));
+		ram_cut_commit(r.cut);
+		put(pages[3], 1);
+		r = begin(live | CUT_DELTA);
+		expect_pages(&r, pages + 3, 1);
+		ram_cut_commit(r.cut);
 	}
+	/* Only what was written is there: looking did not allocate. */
+	assert_int_equal(resident(), before);
+	assert_int_equal(memory_touched(m), ARRAY_SIZE(pages) * 4096);
+	test_vm_free(vm);
 }
 
 /* RAM that is no whole number of chunks, pages or flag words. */
@@ -434,7 +426,7 @@ static void odd_sizes(void **state)
 			uint64_t last = sizes[i] - 4096;
 			struct reader r;
 
-			make(sizes[i], flags & 1);
+			make(sizes[i]);
 			put(sizes[i] - 1, 1);
 			r = begin(flags);
 			expect_pages(&r, &last, 1);
@@ -612,7 +604,7 @@ int main(void)
 		cmocka_unit_test(two_regions_sparse),
 		cmocka_unit_test(odd_sizes),
 		cmocka_unit_test_setup_teardown(storm_of_writers, setup, teardown),
-		cmocka_unit_test_setup_teardown(storm_of_writers, setup_anonymous, teardown),
+		cmocka_unit_test_setup_teardown(storm_of_writers, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

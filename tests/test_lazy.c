@@ -24,7 +24,7 @@ static uint8_t pattern(uint64_t offset)
 
 static int setup(void **state)
 {
-	struct vm_core_options o = { .ram = TEST_RAM, .seeded = true, .anonymous_ram = true };
+	struct vm_core_options o = { .ram = TEST_RAM, .seeded = true };
 	uint8_t page[4096];
 	uint64_t at;
 
@@ -140,7 +140,6 @@ static void bad_mappings(void **state)
 		{ 0x200000, 0x1000, FILE_SIZE }, { 0x200000, 0x2000, FILE_SIZE - 0x1000 },
 		{ 0x200000, 0x1000, UINT64_MAX - 0xfff }, { 0x200000, 0x1000, INT64_MAX - 0xfff },
 	};
-	struct guest_memory other;
 	unsigned i;
 
 	for (i = 0; i < ARRAY_SIZE(bad); i++) {
@@ -151,10 +150,6 @@ static void bad_mappings(void **state)
 	assert_true(memory_map_file(m, 0x200000, 0x1000, -1, 0, &e) < 0);
 	assert_int_equal(memory_touched(m), 0);
 	assert_int_equal(memory_map_file(m, 0x200000, 0, file, 0, &e), 0);
-	/* RAM that is a memfd has no other file under it. */
-	assert_int_equal(memory_init(&other, vm, MiB, false, &e), 0);
-	assert_true(memory_map_file(&other, 0, 0x1000, file, 0, &e) < 0);
-	memory_finish(&other);
 }
 
 static void many_mappings(void **state)
@@ -438,7 +433,7 @@ static void source_is_owned(void **state)
 	assert_true(memory_set_source(m, &s, &e) < 0);
 	assert_int_equal(source.released, 1);
 	/* A machine that ends before. */
-	assert_int_equal(memory_init(&other, vm, 4 * MiB, true, &e), 0);
+	assert_int_equal(memory_init(&other, vm, 4 * MiB, &e), 0);
 	assert_int_equal(memory_set_source(&other, &s, &e), 0);
 	memory_set_pending(&other, 0, 4 * MiB);
 	memory_finish(&other);

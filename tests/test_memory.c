@@ -40,12 +40,12 @@ static void sizes_are_checked(void **state)
 
 	for (i = 0; i < ARRAY_SIZE(bad); i++) {
 		e.text[0] = '\0';
-		assert_true(memory_init(&other, vm, bad[i], false, &e) < 0);
+		assert_true(memory_init(&other, vm, bad[i], &e) < 0);
 		assert_non_null(strstr(e.text, "memory.size"));
 	}
 	/* More than this host has, however large it is within reason. */
 	e.text[0] = '\0';
-	assert_int_equal(memory_init(&other, vm, RAM_SIZE_MAX, false, &e), -ENOMEM);
+	assert_int_equal(memory_init(&other, vm, RAM_SIZE_MAX, &e), -ENOMEM);
 	assert_non_null(strstr(e.text, "ask for less"));
 }
 
@@ -57,7 +57,7 @@ static void low_and_high(void **state)
 	uint64_t v = 0x1122334455667788, got;
 
 	/* Sparse: touches two pages.  Skipped where the host is too small. */
-	if (memory_init(&big, vm, RAM_LOW_MAX + 4 * MiB, false, &e) < 0)
+	if (memory_init(&big, vm, RAM_LOW_MAX + 4 * MiB, &e) < 0)
 		skip();
 	assert_int_equal(big.nram, 2);
 	assert_int_equal(big.ram[1].gpa, RAM_HIGH_BASE);
@@ -303,15 +303,14 @@ static void written_pages(void **state)
 	assert_int_equal(memory_touched(m), 21 * 4096);
 }
 
-static void anonymous_memory(void **state)
+static void another_memory(void **state)
 {
 	struct guest_memory a;
 	struct skep_error e;
 	uint64_t v = 0x1122334455667788, got = 0;
 	FILE *f = tmpfile();
 
-	assert_int_equal(memory_init(&a, vm, 4 * MiB, true, &e), 0);
-	assert_int_equal(a.memfd, -1);
+	assert_int_equal(memory_init(&a, vm, 4 * MiB, &e), 0);
 	assert_int_equal(dma_read(&a, 0x200000, &got, 8), 0);
 	assert_true(got == 0);
 	assert_int_equal(dma_write(&a, 0x200000, &v, 8), 0);
@@ -369,7 +368,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(pam_and_rom, setup, teardown),
 		cmocka_unit_test_setup_teardown(touched_is_counted, setup, teardown),
 		cmocka_unit_test_setup_teardown(written_pages, setup, teardown),
-		cmocka_unit_test_setup_teardown(anonymous_memory, setup, teardown),
+		cmocka_unit_test_setup_teardown(another_memory, setup, teardown),
 		cmocka_unit_test_setup_teardown(files_are_loaded, setup, teardown),
 	};
 

@@ -30,7 +30,7 @@ int vm_core_init(struct vm *vm, const struct vm_core_options *o, struct skep_err
 	vm->clock = o->clock;
 	entropy_init(vm, o->seeded, o->seed);
 
-	err = memory_init(&vm->memory, vm, o->ram, o->anonymous_ram, e);
+	err = memory_init(&vm->memory, vm, o->ram, e);
 	if (!err)
 		err = timers_create(vm, timers_earlier, e);
 	if (!err)

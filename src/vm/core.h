@@ -10,7 +10,6 @@
 
 struct vm_core_options {
 	uint64_t ram;			/* bytes */
-	bool anonymous_ram;		/* mappings of a snapshot will be laid over it */
 	struct guest_clock clock;	/* set up by the caller, from clock_init on */
 	bool seeded;
 	uint64_t seed;

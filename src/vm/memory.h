@@ -2,8 +2,8 @@
  * Guest-physical memory: RAM, ROM, and the one door through which devices
  * reach it.
  *
- * RAM is a memfd, or, after a restore, anonymous memory with private mappings of the snapshot;
- * nothing relies on which.  Its first part lies at guest-physical 0 up to at most
+ * RAM is anonymous memory, after a restore with private mappings of the snapshot over it; nothing
+ * relies on which.  Its first part lies at guest-physical 0 up to at most
  * RAM_LOW_MAX, the rest at 4 GiB and above.  0xa0000-0xbffff is never RAM to
  * the guest; 0xc0000-0xfffff follows the PAM registers (memory_set_pam).
  * Firmware ROM lies below 4 GiB and is aliased under the PAM window.
@@ -40,7 +40,7 @@
 #define PAGE_TOUCHED	0x08	/* may not be zero: written, or stored where RAM came from; stays */
 #define PAGE_FROZEN	0x10	/* a live cut has not copied it: copy it before the first write */
 
-#define RAM_CHUNK	0x200000ull	/* 2 MiB: what is checked, loaded and compressed at a time */
+#define RAM_CHUNK	0x200000ull	/* 2 MiB: what is checked, loaded and compressed at a time; a large page */
 
 struct vm;
 struct ram_cut;
@@ -69,7 +69,6 @@ struct memory_source {
 
 struct guest_memory {
 	struct vm *vm;
-	int memfd;		/* -1 when RAM is not a memfd: nothing may rely on it */
 	uint64_t size;		/* bytes of RAM in all */
 	struct mem_region ram[2];	/* low, high */
 	unsigned nram;
@@ -124,11 +123,9 @@ struct mem_page {
 };
 
 /*
- * Sizes in bytes; size must be a multiple of 4 KiB.  anonymous: not a memfd, since private
- * mappings will be laid over it.  vm thread, before any vCPU.
+ * Sizes in bytes; size must be a multiple of 4 KiB.  vm thread, before any vCPU.
  */
-int memory_init(struct guest_memory *m, struct vm *vm, uint64_t size, bool anonymous,
-		struct skep_error *e);
+int memory_init(struct guest_memory *m, struct vm *vm, uint64_t size, struct skep_error *e);
 void memory_finish(struct guest_memory *m);
 /*
  * Firmware: size bytes from malloc, owned by the memory from now on, shown at

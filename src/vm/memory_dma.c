@@ -157,12 +157,6 @@ int memory_make_zero(struct guest_memory *m, const struct mem_region *r, uint64_
 {
 	uint8_t *host = r->host + (gpa - r->gpa);
 
-	if (m->memfd >= 0) {
-		uint64_t offset = r->first_page * GUEST_PAGE_SIZE + (gpa - r->gpa);
-
-		return fallocate(m->memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-				 (off_t)offset, (off_t)len) < 0 ? -errno : 0;
-	}
 	/* On a private mapping of a file that would bring the file's bytes back. */
 	if (!m->nmaps)
 		return madvise(host, len, MADV_DONTNEED) < 0 ? -errno : 0;
@@ -197,28 +191,9 @@ int memory_discard(struct guest_memory *m, uint64_t gpa, uint64_t len)
 	return 0;
 }
 
-/* One step of copying len bytes; like read(2). */
-static ssize_t load_some(struct guest_memory *m, const struct mem_region *r, uint64_t at, int fd,
-			 off_t *offset, uint64_t len)
-{
-	uint64_t in_file = r->first_page * GUEST_PAGE_SIZE + at;
-	ssize_t n = -1;
-
-	if (m->memfd >= 0 && lseek(m->memfd, (off_t)in_file, SEEK_SET) >= 0)
-		n = sendfile(m->memfd, fd, offset, len);
-	if (n >= 0)
-		return n;
-	/* Not every file system can: through the mapping, then. */
-	n = pread(fd, r->host + at, len, *offset);
-	if (n > 0)
-		*offset += n;
-	return n;
-}
-
 int memory_load_file(struct guest_memory *m, uint64_t gpa, int fd, uint64_t offset, uint64_t len)
 {
 	const struct mem_region *r;
-	off_t from = (off_t)offset;
 	uint64_t done = 0;
 	int err = 0;
 
@@ -231,7 +206,7 @@ int memory_load_file(struct guest_memory *m, uint64_t gpa, int fd, uint64_t offs
 		return -EFAULT;
 	before_write(m, r, gpa, len);
 	while (done < len && !err) {
-		ssize_t n = load_some(m, r, gpa - r->gpa + done, fd, &from, len - done);
+		ssize_t n = pread(fd, r->host + (gpa - r->gpa) + done, len - done, (off_t)(offset + done));
 
 		if (n > 0)
 			done += (uint64_t)n;

@@ -171,7 +171,7 @@ static int check_mapping(const struct guest_memory *m, uint64_t gpa, uint64_t le
 {
 	struct stat st;
 
-	if (m->memfd >= 0 || (gpa | len | offset) % GUEST_PAGE_SIZE || !memory_region(m, gpa, len) ||
+	if ((gpa | len | offset) % GUEST_PAGE_SIZE || !memory_region(m, gpa, len) ||
 	    offset > INT64_MAX - len)
 		return skep_fail(e, EINVAL, "RAM at %#" PRIx64 ", %" PRIu64 " bytes, cannot be mapped "
 				 "from offset %" PRIu64 " of the snapshot", gpa, len, offset);
@@ -220,9 +220,9 @@ int memory_set_source(struct guest_memory *m, const struct memory_source *s, str
 {
 	size_t nchunks = (m->npages + CHUNK_PAGES - 1) / CHUNK_PAGES;
 
-	if (m->pending || m->memfd >= 0) {
+	if (m->pending) {
 		s->release(s->opaque);
-		return skep_fail(e, EINVAL, "this RAM cannot have a source, or has one");
+		return skep_fail(e, EINVAL, "this RAM has a source already");
 	}
 	m->pending = calloc((nchunks + 63) / 64, sizeof(*m->pending));
 	if (!m->pending) {

@@ -112,7 +112,6 @@ static int create_core(struct vm *vm, struct config_node *root, struct skep_erro
 {
 	struct vm_core_options o = {
 		.ram = config_uint(root, "memory.size"),
-		.anonymous_ram = vm->restored,
 		.seed = config_uint(root, "seed"),
 		.record = config_string(root, "input.record"),
 		.replay = config_string(root, "input.replay"),

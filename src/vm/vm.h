@@ -157,8 +157,7 @@ struct vm {
  */
 struct vm *vm_create(struct config *config, struct skep_error *e);
 /*
- * The same for a machine that is to be restored: RAM is anonymous memory, no file to boot and no
- * file for fw_cfg is opened.  machine_state_commit (vm/machine.h) and RAM come before vm_run.
+ * The same for a machine that is to be restored: no file to boot and no file for fw_cfg is opened.  machine_state_commit (vm/machine.h) and RAM come before vm_run.
  */
 struct vm *vm_create_restored(struct config *config, struct skep_error *e);
 void vm_destroy(struct vm *vm);		/* NULL is fine */
