@@ -127,6 +127,8 @@ struct tlb_entry {
 
 #define KICKED INT64_MAX
 #define JIT_JUMPS 16384u		/* entries of translated code's jump cache */
+#define JIT_FRONTS 4
+#define JIT_SPANS 3
 
 /* Access contexts, each with its own TLB. */
 enum { TLB_KERNEL, TLB_KERNEL_AC, TLB_USER, TLB_CONTEXTS };
@@ -182,6 +184,9 @@ struct soft_cpu {
 	struct soft_cpu *jit_self;
 	uint64_t jit_target;		/* between the two halves of a call */
 	uint64_t jit_stream[2];		/* host addresses of a group that has two */
+	/* Copies of TLB entries, jit/inside.h. */
+	struct { uint64_t tag; uintptr_t page; } jit_front[JIT_FRONTS];
+	_Alignas(16) uint64_t jit_front_end[JIT_FRONTS][JIT_SPANS];
 	uint8_t jit_xmm;		/* 1: XMM0-15 are in the host's registers; 2: YMM0-15 */
 	bool jit_inside;		/* a handler was called by translated code */
 

@@ -36,7 +36,7 @@ static void emit_lookup(struct jit_translation *t, struct jit_detour *d)
 {
 	struct emit *e = &t->e;
 
-	jit_emit_shifted(t, 4);
+	jit_emit_shifted(t->j, e, 4);
 	emit_rr(e, false, 0x30, HOST_A, HOST_B);		/* xor r15b, r14b */
 	emit_alu_imm(e, false, ALU_DIGIT_AND, HOST_B, JIT_JUMPS - 1);
 	jit_emit_table(t, true, 0x3b, HOST_A, GS(jit_rips));	/* cmp */
@@ -136,7 +136,7 @@ static void emit_indirect_target(struct jit_translation *t, const struct jit_ins
 
 	if (op->fn == op_jmp_m || op->fn == op_call_m) {
 		jit_emit_address(t, op, HOST_A, true);
-		jit_emit_check(t, d, 8, false);
+		jit_emit_check(t, d, 8, false, jit_front_for(t, op, false));
 		emit_mem(&t->e, true, OP_MOV_LOAD, HOST_A, HOST_A, 0);
 	} else if (jit_host_of(op->dst / 8) >= 0) {
 		emit_rr(&t->e, true, OP_MOV_STORE, jit_host_of(op->dst / 8), HOST_A);
@@ -158,7 +158,7 @@ static void emit_push_return(struct jit_translation *t, const struct jit_insn *x
 		at = jit_group_offset(t, x);
 	} else {
 		emit_lea(&t->e, HOST_A, HOST_RSP, -1, 0, -8);
-		jit_emit_check(t, d, 8, true);
+		jit_emit_check(t, d, 8, true, jit_stack_front(t));
 	}
 	emit_page_address(t, HOST_B, x->ip + x->in.length);
 	emit_mem(&t->e, true, OP_MOV_STORE, HOST_B, HOST_A, at);
@@ -197,7 +197,7 @@ static void ret(struct jit_translation *t, const struct jit_insn *x, struct jit_
 		at = jit_group_offset(t, x);
 	} else {
 		emit_rr(&t->e, true, OP_MOV_STORE, HOST_RSP, HOST_A);
-		jit_emit_check(t, d, 8, false);
+		jit_emit_check(t, d, 8, false, jit_stack_front(t));
 	}
 	emit_mem(&t->e, true, OP_MOV_LOAD, HOST_A, HOST_A, at);
 	emit_lookup(t, d);
@@ -302,6 +302,8 @@ static void leave_loop(struct jit_translation *t, struct jit_detour *d)
 
 void jit_emit_detours(struct jit_translation *t)
 {
+	jit_emit_refills(t);
+	t->out_of_line = true;
 	for (unsigned i = 0; i < t->ndetours; i++) {
 		struct jit_detour *d = &t->detour[i];
 

@@ -1,14 +1,13 @@
 /*
- * Finding memory accesses that one check can serve.
+ * Finding memory accesses that one check can serve, and what the turns of a loop have in common.
  */
 #include "cpu/soft/exec.h"
 #include "cpu/soft/jit/inside.h"
 
-/* The registers of an address, and what was added to them since the group began. */
+/* What has become of the registers since the group began. */
 struct walk {
-	uint8_t base, index, scale;
-	int32_t moved;
-	bool over;		/* a register has another value now */
+	int32_t moved[16];	/* by so much */
+	uint16_t over;		/* they have other values now */
 };
 
 static bool uses_stack(const struct jit_insn *x)
@@ -35,16 +34,26 @@ static bool access_of(const struct jit_insn *x, struct soft_op *address, unsigne
 	return true;
 }
 
-static bool is_memory_register(const ZydisDecodedOperand *o)
+/* Does it name more than one register that is in memory? */
+static bool names_two(const struct jit_insn *x)
 {
-	return jit_is_general(o) && jit_host_of(soft_slot_of(o->reg.value) / 8) < 0;
+	unsigned first = 0;
+
+	for (unsigned i = 0; i < x->in.operand_count_visible; i++) {
+		const ZydisDecodedOperand *o = &x->op[i];
+
+		if (!jit_is_general(o) || jit_host_of(soft_slot_of(o->reg.value) / 8) >= 0)
+			continue;
+		if (first && soft_slot_of(o->reg.value) / 8 != first)
+			return true;
+		first = soft_slot_of(o->reg.value) / 8;
+	}
+	return false;
 }
 
 /* Does its code need HOST_A, which is the group's? */
 static bool needs_scratch(const struct jit_insn *x)
 {
-	unsigned n = 0;
-
 	switch ((enum jit_class)x->class) {
 	case JIT_NOTHING:
 	case JIT_PUSH:
@@ -60,15 +69,13 @@ static bool needs_scratch(const struct jit_insn *x)
 		       (x->ops->base / 8 != SLOT_ZERO && (x->ops->base / 8 >= 16 ||
 							  jit_host_of(x->ops->base / 8) < 0));
 	case JIT_REWRITE:
-		for (unsigned i = 0; i < x->in.operand_count_visible; i++)
-			n += is_memory_register(&x->op[i]);
-		return n > 1;
+		return names_two(x);
 	default:
 		return true;
 	}
 }
 
-/* add, sub and lea of the address register by a constant */
+/* add, sub and lea of the register by a constant */
 static bool moves_base(const struct jit_insn *x, uint8_t base, int32_t *by)
 {
 	const ZydisDecodedOperand *d = &x->op[0], *s = &x->op[1];
@@ -88,29 +95,42 @@ static bool moves_base(const struct jit_insn *x, uint8_t base, int32_t *by)
 	return *by > -4096 && *by < 4096;
 }
 
-/* What x does to the registers of the address. */
+/* What x does to the registers. */
 static void follow(struct walk *w, const struct jit_insn *x)
 {
-	int32_t by;
+	for (unsigned r = 0; r < 16; r++) {
+		int32_t by;
 
-	if (w->index / 8 < 16 && x->writes & BIT(w->index / 8))
-		w->over = true;
-	if (w->base / 8 >= 16 || !(x->writes & BIT(w->base / 8)))
-		return;
-	if (w->base == SLOT(REG_RSP) && w->index == SLOT(SLOT_ZERO)) {
-		if (x->class == JIT_PUSH) {
-			w->moved -= 8;
-			return;
-		}
-		if (x->class == JIT_POP && x->ops->dst != SLOT(REG_RSP)) {
-			w->moved += 8;
-			return;
-		}
+		if (!(x->writes & BIT(r)))
+			continue;
+		if (r == REG_RSP && x->class == JIT_PUSH)
+			w->moved[r] -= 8;
+		else if (r == REG_RSP && x->class == JIT_POP && x->ops->dst != SLOT(REG_RSP))
+			w->moved[r] += 8;
+		else if (moves_base(x, (uint8_t)SLOT(r), &by))
+			w->moved[r] += by;
+		else
+			w->over |= BIT(r);
 	}
-	if (w->index == SLOT(SLOT_ZERO) && moves_base(x, w->base, &by))
-		w->moved += by;
-	else
-		w->over = true;
+}
+
+/* By how much the address has moved; false: it is over. */
+static bool moved(const struct walk *w, const struct soft_op *address, int64_t *by)
+{
+	unsigned b = address->base / 8, x = address->index / 8;
+
+	*by = 0;
+	if (b < 16) {
+		*by += w->moved[b];
+		if (w->over & BIT(b))
+			return false;
+	}
+	if (x < 16) {
+		*by += (int64_t)w->moved[x] << address->scale;
+		if (w->over & BIT(x))
+			return false;
+	}
+	return true;
 }
 
 /* Adds an access to the stream; false: it is too far away. */
@@ -138,29 +158,17 @@ static bool take(struct jit_stream *s, bool first, int64_t at, unsigned size, bo
 	return true;
 }
 
-/* The stream for an address of insn[i]: a new one, if its registers are as they were at the begin. */
-static unsigned stream_for(struct jit_group *g, struct walk *w, unsigned i, const struct soft_op *address,
-			   uint32_t written)
+static bool same_registers(const struct soft_op *a, const struct soft_op *b)
 {
-	unsigned k;
-
-	for (k = 0; k < g->nstreams; k++)
-		if (!w[k].over && w[k].base == address->base && w[k].index == address->index &&
-		    w[k].scale == address->scale)
-			return k;
-	if (k == GROUP_STREAMS || (address->base / 8 < 16 && written & BIT(address->base / 8)) ||
-	    (address->index / 8 < 16 && written & BIT(address->index / 8)))
-		return NO_STREAM;
-	w[k] = (struct walk){ .base = address->base, .index = address->index, .scale = address->scale };
-	g->stream[k] = (struct jit_stream){ .first = i, .aligned = NOT_ALIGNED };
-	return k;
+	return a->base == b->base && a->index == b->index && a->scale == b->scale;
 }
 
 /* Adds the access of insn[i]; false: the group ends before it. */
-static bool add(struct jit_group *g, struct walk *w, unsigned i, const struct jit_insn *x, uint32_t written)
+static bool add(struct jit_group *g, const struct walk *w, unsigned i, const struct jit_insn *x)
 {
 	struct soft_op address;
-	unsigned size, k;
+	unsigned size, k = 0;
+	int64_t by;
 	bool write;
 
 	g->of[i] = NO_STREAM;
@@ -168,24 +176,28 @@ static bool add(struct jit_group *g, struct walk *w, unsigned i, const struct ji
 		return false;
 	if (!access_of(x, &address, &size, &write))
 		return true;
-	k = stream_for(g, w, i, &address, written);
-	if (k == NO_STREAM || !take(&g->stream[k], k == g->nstreams, (int64_t)address.disp + w[k].moved,
-				    size, write, x->align))
+	while (k < g->nstreams && !same_registers(&g->address[k], &address))
+		k++;
+	if (k == GROUP_STREAMS || !moved(w, &address, &by))
 		return false;
-	g->at[i] = address.disp + w[k].moved;
+	by += address.disp;
+	if (k == g->nstreams)
+		g->stream[k] = (struct jit_stream){ .aligned = NOT_ALIGNED };
+	if (!take(&g->stream[k], k == g->nstreams, by, size, write, x->align))
+		return false;
+	if (k == g->nstreams)
+		g->address[g->nstreams++] = address;
+	g->at[i] = (int32_t)by;
 	g->of[i] = (uint8_t)k;
 	g->last = i;
-	if (k == g->nstreams)
-		g->nstreams++;
 	return true;
 }
 
 bool jit_find_group(struct jit_translation *t, unsigned first)
 {
 	struct jit_group *g = &t->group;
-	struct walk w[GROUP_STREAMS];
+	struct walk w = { 0 };
 	struct soft_op address;
-	uint32_t written = 0;
 	unsigned size, n = 0;
 	bool write;
 
@@ -193,13 +205,11 @@ bool jit_find_group(struct jit_translation *t, unsigned first)
 		return false;
 	g->first = g->last = first;
 	g->nstreams = 0;
-	for (unsigned i = first; i < t->ninsns && add(g, w, i, &t->insn[i], written); i++) {
+	for (unsigned i = first; i < t->ninsns && add(g, &w, i, &t->insn[i]); i++) {
 		const struct jit_insn *x = &t->insn[i];
 
 		n += g->of[i] != NO_STREAM;
-		for (unsigned k = 0; k < g->nstreams; k++)
-			follow(&w[k], x);
-		written |= x->writes;
+		follow(&w, x);
 		if (x->class == JIT_RET || x->class == JIT_CALL || x->class == JIT_CALL_INDIRECT)
 			break;
 	}
@@ -207,4 +217,57 @@ bool jit_find_group(struct jit_translation *t, unsigned first)
 		if (g->of[i] != NO_STREAM)
 			g->at[i] -= g->stream[g->of[i]].low;
 	return n > g->nstreams;
+}
+
+/* ---- Loops -------------------------------------------------------------------- */
+
+void jit_find_steady(struct jit_translation *t)
+{
+	struct walk w = { 0 };
+
+	for (unsigned i = 0; i < t->ninsns; i++)
+		follow(&w, &t->insn[i]);
+	t->steady = (uint16_t)~w.over;
+	memcpy(t->loop_move, w.moved, sizeof(t->loop_move));
+	for (unsigned k = 0; k < JIT_FRONTS; k++)
+		t->walker[k].used = false;
+}
+
+/* Does each turn of the loop move the address by a constant?  The stack's has a front of its own. */
+static bool steady(const struct jit_translation *t, const struct soft_op *address, int64_t *by)
+{
+	struct walk w = { .over = (uint16_t)~t->steady };
+
+	if (!t->loop || t->out_of_line)
+		return false;
+	memcpy(w.moved, t->loop_move, sizeof(w.moved));
+	return moved(&w, address, by);
+}
+
+int jit_front_for(struct jit_translation *t, const struct soft_op *address, bool write)
+{
+	int64_t by;
+
+	if (t->out_of_line)
+		return FRONT_NONE;
+	if (address->base == SLOT(REG_RSP) && address->index == SLOT(SLOT_ZERO))
+		return FRONT_STACK;
+	if (!steady(t, address, &by))
+		return FRONT_NONE;
+	for (int k = write ? FRONT_WRITE : FRONT_READ; k < (write ? FRONT_READ : JIT_FRONTS); k++) {
+		struct jit_walker *w = &t->walker[k];
+
+		if (w->used && !same_registers(&w->address, address))
+			continue;
+		*w = (struct jit_walker){ .used = true, .address = *address };
+		return k;
+	}
+	return FRONT_NONE;
+}
+
+bool jit_stays_aligned(const struct jit_translation *t, const struct soft_op *address, unsigned align)
+{
+	int64_t by;
+
+	return steady(t, address, &by) && !(by & (align - 1));
 }

@@ -74,6 +74,21 @@ struct jit_block {
 	void *memory;			/* ops and links */
 };
 
+/*
+ * Fronts: copies of entries of the TLB, before which they are asked by accesses that mostly go where the
+ * last one went: the stack's, and those of a loop by registers that only constants are added to.
+ * An offset from the tag below the end that stands for the access's span is a hit; an end of 0 says that
+ * the front holds nothing.  They are emptied on every way from C to translated code, so that whatever
+ * changes the TLB need not know of them.
+ */
+enum { FRONT_STACK, FRONT_WRITE, FRONT_READ, FRONT_READ2, FRONT_NONE = -1 };
+_Static_assert(FRONT_READ2 + 1 == JIT_FRONTS, "each has its place");
+static inline bool jit_front_writes(int front)
+{
+	return front < FRONT_READ;
+}
+static const uint16_t jit_spans[JIT_SPANS] = { 8, 64, 256 };	/* bytes */
+
 struct jit_thunks {
 	const uint8_t *enter;
 	const uint8_t *one;		/* HOST_A: the op; runs its instruction */
@@ -81,6 +96,7 @@ struct jit_thunks {
 	const uint8_t *miss;		/* HOST_A: rip */
 	const uint8_t *leave;		/* HOST_A: offset in the page; back to the run loop */
 	const uint8_t *load_xmm, *load_ymm;	/* jit_xmm becomes 1, 2 */
+	const uint8_t *refill[JIT_FRONTS];	/* HOST_A: offset from its tag; then the address, HOST_B: the TLB's entry */
 };
 
 struct soft_jit {
@@ -146,7 +162,6 @@ struct jit_flags {
 
 /* Memory operands that lie near each other, by the same registers. */
 struct jit_stream {
-	unsigned first;			/* in insn[]: has those registers */
 	int32_t low, high;		/* of the addresses, from the registers at the group's begin */
 	bool write;
 	int32_t aligned;		/* an address that is a multiple of align; or NOT_ALIGNED */
@@ -164,6 +179,7 @@ struct jit_group {
 	unsigned first, last;		/* in insn[] */
 	unsigned nstreams;
 	struct jit_stream stream[GROUP_STREAMS];
+	struct soft_op address[GROUP_STREAMS];	/* the registers */
 	int32_t at[JIT_MAX_INSNS];	/* by instruction: address, from its stream's lowest */
 	uint8_t of[JIT_MAX_INSNS];	/* its stream; or NO_STREAM */
 };
@@ -183,6 +199,22 @@ struct jit_detour {
 	enum { DETOUR_SLOW, DETOUR_TAKEN, DETOUR_MISS, DETOUR_GROUP, DETOUR_LEAVE } kind;
 };
 
+/* Code out of line, where a front did not have the page: it is asked of the TLB. */
+struct jit_refill {
+	uint8_t *site;
+	const uint8_t *back;		/* run address: HOST_A is the host address */
+	struct jit_detour *slow;
+	int8_t front;
+	bool write;
+	uint16_t size;
+};
+
+/* The registers of an address in a loop that has a front. */
+struct jit_walker {
+	bool used;
+	struct soft_op address;
+};
+
 struct jit_translation {
 	struct soft_cpu *c;
 	struct soft_jit *j;
@@ -197,16 +229,36 @@ struct jit_translation {
 	unsigned nlinks;
 	struct jit_detour detour[JIT_DETOURS(JIT_MAX_INSNS)];
 	unsigned ndetours;
+	struct jit_refill refill[JIT_DETOURS(JIT_MAX_INSNS)];
+	unsigned nrefills;
+	bool out_of_line;		/* detours are being written */
 	struct jit_group group;
 	bool grouped;			/* the instruction's operand is in the group */
 	/* A block that is a loop: its second copy, the jump to it, the flags there. */
 	const uint8_t *loop;
 	uint8_t *loop_site;
 	struct jit_flags loop_flags;
+	uint16_t steady;		/* registers that a turn moves by loop_move, and nothing else does */
+	int32_t loop_move[16];
+	struct jit_walker walker[JIT_FRONTS];	/* by front */
 };
 
 /* group.c: is there a group that begins with t->insn[first]?  Then it is in t->group. */
 bool jit_find_group(struct jit_translation *t, unsigned first);
+/* What a turn of the loop does to the registers: fills steady and loop_move. */
+void jit_find_steady(struct jit_translation *t);
+/* The front for such an access; or FRONT_NONE. */
+int jit_front_for(struct jit_translation *t, const struct soft_op *address, bool write);
+/* Of the stack; out of line there is none. */
+static inline int jit_stack_front(const struct jit_translation *t)
+{
+	return t->out_of_line ? FRONT_NONE : FRONT_STACK;
+}
+/*
+ * In a loop's second copy: an address that was a multiple of align in the first copy, which ran before,
+ * and still is.  (Instructions that need 16 or 32 fault otherwise.)
+ */
+bool jit_stays_aligned(const struct jit_translation *t, const struct soft_op *address, unsigned align);
 
 /* classify.c: fills class and what follows it. */
 void jit_classify(struct jit_translation *t, struct jit_insn *x);
@@ -235,11 +287,16 @@ void jit_after_insn(struct jit_translation *t, const struct jit_insn *x);
 void jit_emit_address(struct jit_translation *t, const struct soft_op *op, int to, bool wide);
 /* A new detour that executes x by its handler; code that leads there is to be added to site[]. */
 struct jit_detour *jit_slow_way(struct jit_translation *t, const struct jit_insn *x);
-void jit_emit_check(struct jit_translation *t, struct jit_detour *d, unsigned size, bool write);
+void jit_emit_check(struct jit_translation *t, struct jit_detour *d, unsigned size, bool write,
+		    int front);
+/* The ways round through the TLB. */
+void jit_emit_refills(struct jit_translation *t);
 /* To the detour if the address in the register is no multiple of align (2 to 32). */
 void jit_emit_align_check(struct jit_translation *t, struct jit_detour *d, int host, unsigned align);
 /* HOST_B = HOST_A >> n in its lower 32 - n bits, what is above does not matter; RFLAGS are lost. */
-void jit_emit_shifted(struct jit_translation *t, unsigned n);
+void jit_emit_shifted(const struct soft_jit *j, struct emit *e, unsigned n);
+/* HOST_B = the address of the TLB's entry for HOST_A. */
+void jit_emit_entry(struct soft_jit *j, struct emit *e);
 
 /* exits.c */
 void jit_emit_jcc(struct jit_translation *t, const struct jit_insn *x);

@@ -474,7 +474,8 @@ void soft_jit_translate(struct soft_cpu *c, const uint8_t *bytes, unsigned nbyte
 	t->b = b;
 	t->e = j->e;
 	t->grouped = false;
-	t->ninsns = t->nops = t->nlinks = t->ndetours = 0;
+	t->ninsns = t->nops = t->nlinks = t->ndetours = t->nrefills = 0;
+	t->out_of_line = false;
 	t->loop = NULL;
 	t->loop_site = NULL;
 	decode(t, bytes, nbytes, ip);

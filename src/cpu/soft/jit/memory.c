@@ -47,11 +47,9 @@ struct jit_detour *jit_slow_way(struct jit_translation *t, const struct jit_insn
 	return d;
 }
 
-void jit_emit_shifted(struct jit_translation *t, unsigned n)
+void jit_emit_shifted(const struct soft_jit *j, struct emit *e, unsigned n)
 {
-	struct emit *e = &t->e;
-
-	if (t->j->bmi2) {
+	if (j->bmi2) {
 		/* rorx r15, r14, n: the upper bits are masked off by whoever uses it */
 		emit_bytes(e, "\xc4\x43\xfb\xf0\xfe", 5);
 		emit8(e, (uint8_t)n);
@@ -70,18 +68,60 @@ void jit_emit_align_check(struct jit_translation *t, struct jit_detour *d, int h
 	d->site[d->nsites++] = emit_branch(&t->e, 5, NULL);
 }
 
-void jit_emit_check(struct jit_translation *t, struct jit_detour *d, unsigned size, bool write)
+/* The entry of the TLB for HOST_A is at HOST_B: is it for that page? */
+static void ask_entry(struct emit *e, struct jit_detour *d, unsigned size, bool write)
 {
-	struct emit *e = &t->e;
-	int tag = write ? (int)offsetof(struct tlb_entry, wtag) : (int)offsetof(struct tlb_entry, rtag);
-
-	assert(size && size <= 4096);
-	_Static_assert(sizeof(struct tlb_entry) == 32, "the index is scaled by 32");
-	jit_emit_shifted(t, 7);
-	emit_alu_imm(e, false, ALU_DIGIT_AND, HOST_B, (TLB_SIZE - 1) << 5);
-	emit_gs(e, true, 0x03, HOST_B, GS(tlb));
-	emit_mem(e, true, 0x2b, HOST_A, HOST_B, tag);
+	emit_mem(e, true, 0x2b, HOST_A, HOST_B, write ? (int)offsetof(struct tlb_entry, wtag) :
+							(int)offsetof(struct tlb_entry, rtag));
 	emit_alu_imm(e, true, ALU_DIGIT_CMP, HOST_A, (int32_t)(4096 - size));
 	d->site[d->nsites++] = emit_branch(e, 7, NULL);		/* ja */
 	emit_mem(e, true, 0x03, HOST_A, HOST_B, (int)offsetof(struct tlb_entry, page));
+}
+
+void jit_emit_entry(struct soft_jit *j, struct emit *e)
+{
+	_Static_assert(sizeof(struct tlb_entry) == 32, "the index is scaled by 32");
+	jit_emit_shifted(j, e, 7);
+	emit_alu_imm(e, false, ALU_DIGIT_AND, HOST_B, (TLB_SIZE - 1) << 5);
+	emit_gs(e, true, 0x03, HOST_B, GS(tlb));
+}
+
+static int32_t end_of(int front, unsigned size)
+{
+	unsigned span = 0;
+
+	while (size > jit_spans[span])
+		span++;
+	return GS(jit_front_end) + (front * JIT_SPANS + (int)span) * 8;
+}
+
+void jit_emit_check(struct jit_translation *t, struct jit_detour *d, unsigned size, bool write,
+		    int front)
+{
+	struct emit *e = &t->e;
+	struct jit_refill *r;
+
+	assert(size && size <= GROUP_SPAN);
+	if (front == FRONT_NONE) {
+		jit_emit_entry(t->j, e);
+		ask_entry(e, d, size, write);
+		return;
+	}
+	r = &t->refill[t->nrefills++];
+	*r = (struct jit_refill){ .slow = d, .front = (int8_t)front, .write = write, .size = (uint16_t)size };
+	emit_gs(e, true, 0x2b, HOST_A, GS(jit_front[0].tag) + front * (int)sizeof(t->c->jit_front[0]));
+	emit_gs(e, true, 0x3b, HOST_A, end_of(front, size));
+	r->site = emit_branch(e, 3, NULL);			/* jae */
+	emit_gs(e, true, 0x03, HOST_A, GS(jit_front[0].page) + front * (int)sizeof(t->c->jit_front[0]));
+	r->back = emit_run(e);
+}
+
+void jit_emit_refills(struct jit_translation *t)
+{
+	for (struct jit_refill *r = t->refill; r < &t->refill[t->nrefills]; r++) {
+		emit_patch(&t->e, r->site, emit_run(&t->e));
+		emit_branch(&t->e, EMIT_CALL, t->j->thunk.refill[r->front]);
+		ask_entry(&t->e, r->slow, r->size, r->write);
+		emit_branch(&t->e, EMIT_JMP, r->back);
+	}
 }

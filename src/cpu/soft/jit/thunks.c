@@ -4,6 +4,10 @@
  */
 #include "cpu/soft/jit/inside.h"
 
+#define COND_B	2
+#define COND_E	4
+#define COND_NE	5
+
 static void move_registers(struct emit *e, uint8_t op)
 {
 	for (unsigned g = 0; g < FIRST_IN_MEMORY; g++)
@@ -42,10 +46,6 @@ static void set_xmm_flag(struct emit *e, unsigned v)
 	emit_insn(e, &(struct emit_insn){ .op = 0xc6, .reg = 0, .kind = RM_GS, .disp = GS(jit_xmm),
 					  .imm = v, .imm_size = 1 });
 }
-
-#define COND_B	2
-#define COND_E	4
-#define COND_NE	5
 
 /* A VEX instruction with 66 implied, of register n and the upper half of register `half` in c. */
 static void upper_half(struct emit *e, unsigned map, bool wide, uint8_t op, unsigned n, unsigned vvvv,
@@ -110,6 +110,45 @@ static void load_vectors(struct emit *e)
 	here(e, none);
 }
 
+/* The fronts hold nothing.  XMM0 is lost. */
+static void empty_fronts(struct emit *e)
+{
+	_Static_assert(sizeof(((struct soft_cpu *)0)->jit_front_end) % 16 == 0, "whole registers");
+	emit_bytes(e, "\x66\x0f\xef\xc0", 4);			/* pxor xmm0, xmm0 */
+	for (unsigned i = 0; i < sizeof(((struct soft_cpu *)0)->jit_front_end) / 16; i++)
+		emit_insn(e, &(struct emit_insn){ .map = 1, .op = 0x29, .reg = 0, .kind = RM_GS,
+						  .disp = GS(jit_front_end) + (int32_t)i * 16 });
+}
+
+/* From the TLB's entry for the address into the front, if it is for that page. */
+static const uint8_t *make_refill(struct soft_jit *j, int front)
+{
+	struct emit *e = &j->e;
+	const uint8_t *run = emit_run(e);
+	int tag = jit_front_writes(front) ? (int)offsetof(struct tlb_entry, wtag) :
+					    (int)offsetof(struct tlb_entry, rtag);
+	int32_t at = GS(jit_front) + front * (int)sizeof(((struct soft_cpu *)0)->jit_front[0]);
+	int32_t end = GS(jit_front_end) + front * JIT_SPANS * 8;
+	uint8_t *other;
+
+	emit_gs(e, true, 0x03, HOST_A, at);
+	jit_emit_entry(j, e);
+	emit_insn(e, &(struct emit_insn){ .op = 0x50, .reg = HOST_A });		/* push */
+	emit_alu_imm(e, true, ALU_DIGIT_AND, HOST_A, -4096);
+	emit_mem(e, true, 0x3b, HOST_A, HOST_B, tag);				/* cmp */
+	other = skip(e, COND_NE);
+	emit_gs(e, true, OP_MOV_STORE, HOST_A, at);
+	emit_mem(e, true, OP_MOV_LOAD, HOST_A, HOST_B, (int)offsetof(struct tlb_entry, page));
+	emit_gs(e, true, OP_MOV_STORE, HOST_A, at + 8);
+	for (unsigned i = 0; i < JIT_SPANS; i++)
+		emit_insn(e, &(struct emit_insn){ .w = true, .op = 0xc7, .reg = 0, .kind = RM_GS,
+			  .disp = end + (int32_t)i * 8, .imm = 4096u - jit_spans[i] + 1, .imm_size = 4 });
+	here(e, other);
+	emit_insn(e, &(struct emit_insn){ .op = 0x58, .reg = HOST_A });		/* pop */
+	emit8(e, 0xc3);
+	return run;
+}
+
 static const int callee_saved[] = { RBX, RBP, R12, R13, R14, R15 };
 
 static void push_pop(struct emit *e, bool pop)
@@ -140,6 +179,7 @@ void jit_make_thunks(struct soft_jit *j)
 	push_pop(e, false);
 	emit_alu_imm(e, true, ALU_DIGIT_SUB, RSP, 8);
 	emit_rr(e, true, OP_MOV_STORE, RDI, HOST_A);
+	empty_fronts(e);
 	move_registers(e, OP_MOV_LOAD);
 	emit_insn(e, &(struct emit_insn){ .op = 0xff, .reg = 4, .kind = RM_REG, .rm = HOST_A });
 
@@ -186,6 +226,7 @@ void jit_make_thunks(struct soft_jit *j)
 	emit_mov_imm(e, RAX, JIT_EXIT_ONE);
 	emit_branch(e, EMIT_JMP, done);
 	here(e, over);
+	empty_fronts(e);
 	load_vectors(e);
 	move_registers(e, OP_MOV_LOAD);
 	emit_insn(e, &(struct emit_insn){ .map = 1, .op = 0xb7, .reg = RAX, .kind = RM_GS,
@@ -209,4 +250,7 @@ void jit_make_thunks(struct soft_jit *j)
 	set_xmm_flag(e, 2);
 	load_vectors(e);
 	emit8(e, 0xc3);
+
+	for (int front = 0; front < JIT_FRONTS; front++)
+		j->thunk.refill[front] = make_refill(j, front);
 }

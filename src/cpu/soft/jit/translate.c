@@ -18,9 +18,19 @@ static bool writes(const ZydisDecodedOperand *o)
 	return o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
 }
 
+/* xor r, r and the like */
+static bool makes_zero(const struct jit_insn *x)
+{
+	return (x->in.mnemonic == ZYDIS_MNEMONIC_XOR || x->in.mnemonic == ZYDIS_MNEMONIC_SUB) &&
+	       x->op[0].type == ZYDIS_OPERAND_TYPE_REGISTER && x->op[1].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+	       x->op[0].reg.value == x->op[1].reg.value && x->op[0].size >= 32;
+}
+
 /* Does what was in the register before matter? */
 static bool needs_old(const struct jit_insn *x, const ZydisDecodedOperand *o)
 {
+	if (makes_zero(x))
+		return false;
 	return o->actions & (ZYDIS_OPERAND_ACTION_READ | ZYDIS_OPERAND_ACTION_CONDREAD |
 			     ZYDIS_OPERAND_ACTION_CONDWRITE) || o->size < 32 ||
 	       x->in.mnemonic == ZYDIS_MNEMONIC_BSF || x->in.mnemonic == ZYDIS_MNEMONIC_BSR;
@@ -65,6 +75,8 @@ static void give_back(struct jit_translation *t, const struct borrowed *w)
 /* May a guest register in memory be named there, instead of borrowing a host register? */
 static bool operand_in_place(const struct jit_insn *x, const ZydisDecodedOperand *o)
 {
+	if (makes_zero(x))
+		return false;		/* what is there would be read */
 	switch (x->in.mnemonic) {
 	case ZYDIS_MNEMONIC_XCHG:		/* would be atomic */
 	case ZYDIS_MNEMONIC_BT:			/* would be a bit string */
@@ -241,9 +253,9 @@ static void rewrite(struct jit_translation *t, const struct jit_insn *x)
 		jit_before_clobber(t, x);
 		d = jit_slow_way(t, x);
 		jit_emit_address(t, x->ops, HOST_A, true);
-		if (x->align > 1)
+		if (x->align > 1 && !jit_stays_aligned(t, x->ops, x->align))
 			jit_emit_align_check(t, d, HOST_A, x->align);
-		jit_emit_check(t, d, x->mem_size, x->mem_write);
+		jit_emit_check(t, d, x->mem_size, x->mem_write, jit_front_for(t, x->ops, x->mem_write));
 	}
 	jit_before_insn(t, x);
 	if (x->in.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX)
@@ -283,7 +295,7 @@ static struct jit_detour *stack_access(struct jit_translation *t, const struct j
 	jit_before_clobber(t, x);
 	d = jit_slow_way(t, x);
 	emit_lea(&t->e, HOST_A, base, -1, 0, disp);
-	jit_emit_check(t, d, 8, write);
+	jit_emit_check(t, d, 8, write, base == HOST_RSP ? jit_stack_front(t) : FRONT_NONE);
 	return d;
 }
 
@@ -313,11 +325,11 @@ static void push_memory(struct jit_translation *t, const struct jit_insn *x)
 	jit_before_clobber(t, x);
 	d = jit_slow_way(t, x);
 	jit_emit_address(t, x->ops, HOST_A, true);
-	jit_emit_check(t, d, 8, false);
+	jit_emit_check(t, d, 8, false, jit_front_for(t, x->ops, false));
 	emit_mem(&t->e, true, OP_MOV_LOAD, HOST_A, HOST_A, 0);
 	emit_gs(&t->e, true, OP_MOV_STORE, HOST_A, GS(jit_target));
 	emit_lea(&t->e, HOST_A, HOST_RSP, -1, 0, -8);
-	jit_emit_check(t, d, 8, true);
+	jit_emit_check(t, d, 8, true, jit_stack_front(t));
 	emit_gs(&t->e, true, OP_MOV_LOAD, HOST_B, GS(jit_target));
 	emit_mem(&t->e, true, OP_MOV_STORE, HOST_B, HOST_A, 0);
 	emit_lea(&t->e, HOST_RSP, HOST_RSP, -1, 0, -8);
@@ -451,20 +463,18 @@ static bool ends_block(const struct jit_insn *x)
 }
 
 /* HOST_A = the host address of the stream's lowest operand. */
-static void emit_stream(struct jit_translation *t, struct jit_detour *d, const struct jit_stream *s)
+static void emit_stream(struct jit_translation *t, struct jit_detour *d, unsigned k)
 {
-	struct soft_op address = { .base = SLOT(REG_RSP), .index = SLOT(SLOT_ZERO) };
-	const struct jit_insn *x = &t->insn[s->first];
+	const struct jit_stream *s = &t->group.stream[k];
+	struct soft_op address = t->group.address[k];
 
-	if (x->class == JIT_REWRITE)
-		address = *x->ops;
 	address.disp = s->low;
 	jit_emit_address(t, &address, HOST_A, true);
-	if (s->aligned != NOT_ALIGNED) {
+	if (s->aligned != NOT_ALIGNED && !jit_stays_aligned(t, &address, s->align)) {
 		emit_lea(&t->e, HOST_B, HOST_A, -1, 0, s->aligned - s->low);
 		jit_emit_align_check(t, d, HOST_B, s->align);
 	}
-	jit_emit_check(t, d, (unsigned)(s->high - s->low), s->write);
+	jit_emit_check(t, d, (unsigned)(s->high - s->low), s->write, jit_front_for(t, &address, s->write));
 }
 
 /* One check for each stream of t->group, then its instructions without. */
@@ -481,7 +491,7 @@ static void emit_group(struct jit_translation *t)
 	d->kind = DETOUR_GROUP;
 	d->last = g->last;
 	for (unsigned k = g->nstreams; k-- > 0;) {
-		emit_stream(t, d, &g->stream[k]);
+		emit_stream(t, d, k);
 		if (g->nstreams > 1)
 			emit_gs(&t->e, true, OP_MOV_STORE, HOST_A, GS(jit_stream) + (int32_t)k * 8);
 	}
@@ -522,6 +532,7 @@ static void emit_second_copy(struct jit_translation *t)
 	t->flags = t->loop_flags;
 	t->flags.host = t->flags.cc = false;
 	t->loop = emit_run(&t->e);
+	jit_find_steady(t);
 	emit_patch(&t->e, t->loop_site, t->loop);
 	d = jit_slow_way(t, &t->insn[0]);
 	d->kind = DETOUR_LEAVE;
