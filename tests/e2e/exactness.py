@@ -357,6 +357,6 @@ if __name__ == "__main__":
         try:
             tiers.need()
         except Skip as e:
-            print(f"skip exactness - {e}")
+            print(e)
             sys.exit(77)
     run(save_restore_save, freestanding, to_the_end, identities, debian_two, debian_four, debian_boot)
