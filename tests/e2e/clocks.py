@@ -11,7 +11,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from lib import HERE, LONG, PROMPT, SKEP, SUSPENDED, Machine, Skip, command, initrd, kernel, run, scratch
+from lib import HERE, PROMPT, SKEP, SUSPENDED, Machine, Skip, command, initrd, kernel, run, scratch, skep
 
 SOURCES = {
     "none": ("tsc", "hpet", "acpi_pm"),
@@ -44,12 +44,6 @@ def with_agree():
         more = newc("agree", 0o100755, f.read()) + newc("TRAILER!!!", 0)
     with open(out, "wb") as f:
         f.write(base + b"\0" * (-len(base) % 4) + more)
-    return out
-
-
-def skep(*argv):
-    code, out = command(*argv, timeout=120)
-    assert code == 0, f"skep {' '.join(argv)} ended with {code}: {out[-600:]}"
     return out
 
 

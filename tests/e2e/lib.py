@@ -7,7 +7,6 @@ AssertionError (failed) or Skip (the host lacks something); run() calls them in 
 import atexit
 import fcntl
 import os
-import re
 import select
 import shutil
 import signal
@@ -210,6 +209,14 @@ def command(*argv, timeout=60):
     """Runs skep to its end; returns (exit code, stdout and stderr)."""
     p = subprocess.run([SKEP, *argv], stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout)
     return p.returncode, (p.stdout + p.stderr).decode(errors="replace")
+
+
+def skep(*argv, code=0, timeout=120):
+    """The same, which must end with this code; returns what it printed."""
+    got, out = command(*argv, timeout=timeout)
+    assert "Sanitizer" not in out and "runtime error" not in out, out[-2000:]
+    assert got == code, f"skep {' '.join(argv)} ended with {got} where {code} was due: {out[-600:]}"
+    return out
 
 
 def need_tier(tier):

@@ -3,19 +3,13 @@ import os
 import re
 import time
 
-from lib import POWEROFF, PROMPT, SKEP, SUSPENDED, Machine, command, linux, run, scratch
+from lib import POWEROFF, PROMPT, SKEP, SUSPENDED, Machine, linux, run, scratch, skep
 
 # What a kernel says when a processor, its clock or an interrupt was lost.
 BAD = re.compile(r"rcu.*stall|soft lockup|hard LOCKUP|BUG:|\bOops|clocksource.*unstable|inconsistent|"
                  r"TSC.*unstable|irq.*nobody cared|timed out waiting|failed to come online|do_IRQ|call trace", re.I)
 BUSY = ("n=0; for c in $(seq 0 $(($(nproc) - 1))); do (while :; do :; done) & done; sleep 1; "
         "grep '^cpu[0-9]' /proc/stat")
-
-
-def skep(*argv, timeout=60):
-    code, out = command(*argv, timeout=timeout)
-    assert code == 0, f"skep {' '.join(argv)} ended with {code}: {out[-600:]}"
-    return out
 
 
 def healthy(m):
