@@ -27,8 +27,8 @@ def newc(name, mode, data=b""):
     return head + b"\0" * (-len(head) % 4) + data + b"\0" * (-len(data) % 4)
 
 
-def with_agree():
-    """The tests' initramfs, and behind it another one with the program."""
+def with_agree(base=None):
+    """An initramfs (the tests'), and behind it another one with the program."""
     out, program = os.path.join(scratch(), "agree.gz"), os.path.join(scratch(), "agree")
     if os.path.exists(out):
         return out
@@ -38,7 +38,7 @@ def with_agree():
     if "cannot find -lc" in built.stderr:
         raise Skip("a static C library (libc6-dev)")
     assert built.returncode == 0, built.stderr
-    with open(initrd("cloud"), "rb") as f:
+    with open(base or initrd("cloud"), "rb") as f:
         base = f.read()
     with open(program, "rb") as f:
         more = newc("agree", 0o100755, f.read()) + newc("TRAILER!!!", 0)

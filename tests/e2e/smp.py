@@ -60,6 +60,26 @@ def cores_and_threads():
     online("6,sockets=1,cores=3,threads=2", 6, 1)
 
 
+def domains():
+    """The kernel's nodes are the domains that were asked for, also after a restore."""
+    snap = os.path.join(scratch(), "domains.skep")
+
+    def nodes(m):
+        cpus = m.command("cat /sys/devices/system/node/node?/cpulist")
+        sizes = re.findall(r"(\d+) kB", m.command("grep MemTotal /sys/devices/system/node/node?/meminfo"))
+        assert cpus.split() == ["0,3", "1-2"] and len(sizes) == 2, f"{cpus} {sizes}"
+        assert int(sizes[0]) >> 10 < 128 and 256 < int(sizes[1]) >> 10 <= 384, sizes
+    with shell("4,sockets=2,cores=2", "-n", "id=0,size=128M,cpus=0,3", "-n", "id=1,size=384M,cpus=1-2",
+               name="domains") as m:
+        nodes(m)
+        skep("save", "--suspend", "domains", snap)
+        m.exits(SUSPENDED, 60)
+    with Machine(argv=[SKEP, "restore", snap]) as m:
+        m.send("\n")
+        m.expect(PROMPT, 60)
+        nodes(m)
+
+
 def kvmclock():
     online("2", 2, 2, "-o", "identity=kvm")
 
@@ -145,5 +165,5 @@ def idle_wakes_nobody():
 
 
 if __name__ == "__main__":
-    run(two, four, cores_and_threads, kvmclock, hyperv, interpreter, reset_in_place, saved_at_work,
+    run(two, four, cores_and_threads, domains, kvmclock, hyperv, interpreter, reset_in_place, saved_at_work,
         idle_wakes_nobody)
