@@ -80,7 +80,7 @@ static struct machine *make(const char *guest, bool restored, const char *tier)
 		die("out of memory", NULL);
 	m->config = configure(guest, restored, tier);
 	m->vm = restored ? vm_create_restored(m->config, &m->e) : vm_create(m->config, &m->e);
-	if (!m->vm && strstr(m->e.text, "not built yet")) {
+	if (!m->vm && strstr(m->e.text, "gives no memory for translated code")) {
 		printf("%s\n", m->e.text);
 		exit(77);
 	}

@@ -12,6 +12,7 @@
 #include "chipset/chipset.h"
 #include "clock/vmclock.h"
 #include "clock/vmgenid.h"
+#include "config/config.h"
 
 static struct vm *vm;
 static struct fwcfg *f;
@@ -211,6 +212,55 @@ static void check_madt(unsigned ncpus)
 static void one_processor(void **state) { check_madt(1); }
 static void many_processors(void **state) { check_madt(64); }
 static void more_than_xapic_can_name(void **state) { check_madt(300); }
+
+/* A table where NUMA domains are asked for: each processor and all RAM once. */
+static void domains(void **state)
+{
+	static const char *const keys[][2] = {
+		{ "cpus", "4" }, { "sockets", "2" }, { "cores", "2" }, { "memory.size", "256M" },
+		{ "domains.0.size", "1M" }, { "domains.0.cpus", "0,3" },
+		{ "domains.1.size", "255" }, { "domains.1.cpus", "1-2" },
+	};
+	static const unsigned of_cpu[] = { 0, 1, 1, 0 };
+	uint64_t at, size[2] = { 0 }, end = 0;
+	struct skep_error e = { .text = "" };
+	unsigned cpus = 0;
+
+	vm->config = config_create();
+	for (unsigned i = 0; i < ARRAY_SIZE(keys); i++)
+		assert_int_equal(config_set(vm->config, keys[i][0], keys[i][1], "", &e), 0);
+	if (config_freeze(vm->config, &e))
+		fail_msg("%s", e.text);
+	place(4);
+	at = table("SRAT", 8);
+	assert_int_equal(table("SRAT", 4), at);
+	assert_int_equal(peek(at + 36, 4), 1);
+	for (uint32_t i = 48, len = peek(at + 4, 4); i < len; i += peek(at + i + 1, 1)) {
+		uint64_t one = at + i;
+
+		assert_true(peek(one + 1, 1));
+		if (peek(one, 1) == 0) {
+			assert_int_equal(peek(one + 1, 1), 16);
+			assert_int_equal(peek(one + 3, 1), cpus);
+			assert_int_equal(peek(one + 2, 1), of_cpu[cpus]);
+			assert_int_equal(peek(one + 4, 4), 1);
+			cpus++;
+			continue;
+		}
+		assert_int_equal(peek(one, 1), 1);
+		assert_int_equal(peek(one + 1, 1), 40);
+		assert_true(peek(one + 2, 4) < 2);
+		assert_int_equal(peek(one + 8, 8), end);
+		assert_int_equal(peek(one + 28, 4), 1);
+		end += peek(one + 16, 8);
+		size[peek(one + 2, 4)] += peek(one + 16, 8);
+	}
+	assert_int_equal(cpus, 4);
+	assert_int_equal(size[0], MiB);
+	assert_int_equal(end, MIN(vm->memory.ram[0].size, 256 * MiB));
+	config_destroy(vm->config);
+	vm->config = NULL;
+}
 
 static void mcfg(void **state)
 {
@@ -499,7 +549,7 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		T(root_pointer), T(fixed_hardware), T(one_processor), T(many_processors),
-		T(more_than_xapic_can_name), T(mcfg), T(shared_pages), T(hpet), T(smbios_tables),
+		T(more_than_xapic_can_name), T(domains), T(mcfg), T(shared_pages), T(hpet), T(smbios_tables),
 		T(same_machine_same_bytes), T(hostile_scripts), T(package_lengths),
 		T(names_and_numbers), T(acpica_agrees),
 	};

@@ -307,6 +307,45 @@ static void test_topology(void **state)
 	config_destroy(c);
 }
 
+static void test_domains(void **state)
+{
+	struct config_domain d[CONFIG_DOMAINS_MAX];
+	struct config *c = WITH("cpus=4", "memory.size=3G", "domains.0.size=1G", "domains.0.cpus=0,2-3",
+				"domains.1.size=2048", "domains.1.cpus=1");
+
+	must_freeze(c);
+	assert_int_equal(config_domains(c, d), 2);
+	assert_int_equal(d[0].size, 1 * GiB);
+	assert_int_equal(d[0].cpus, 0xd);
+	assert_int_equal(d[1].size, 2 * GiB);
+	assert_int_equal(d[1].cpus, 2);
+	config_destroy(c);
+	c = WITH("cpus=4");
+	must_freeze(c);
+	assert_int_equal(config_domains(c, d), 0);
+	config_destroy(c);
+	c = WITH("cpus=64", "domains.0.size=256M", "domains.0.cpus=0-63");
+	must_freeze(c);
+	config_domains(c, d);
+	assert_int_equal(d[0].cpus, UINT64_MAX);
+	config_destroy(c);
+#define ONE(cpus) "cpus=4", "domains.0.size=256M", "domains.0.cpus=" cpus
+	REFUSED("processors of this machine", ONE("0-4"));
+	REFUSED("processors of this machine", ONE("3-0"));
+	REFUSED("processors of this machine", ONE("0-3,"));
+	REFUSED("processors of this machine", ONE("-3"));
+	REFUSED("processors of this machine", ONE("99999999999999999999"));
+	REFUSED("processor 1 is in none", ONE("0,2,3"));
+	REFUSED("a size and cpus", "domains.0.cpus=0");
+	REFUSED("a size and cpus", "domains.0.size=256M");
+	REFUSED("add up to 128 MiB", "domains.0.size=128M", "domains.0.cpus=0");
+	REFUSED("without gaps", "domains.1.size=256M", "domains.1.cpus=0");
+	REFUSED("in another domain", "cpus=2", "domains.0.size=128M", "domains.0.cpus=0,1",
+		"domains.1.size=128M", "domains.1.cpus=1");
+	REFUSED("unknown key", "domains.0.policy=x");
+#undef ONE
+}
+
 static void test_slots(void **state)
 {
 	struct config *c = WITH("pci.0.0.0.device=hostbridge", "pci.0.31.0.device=lpc");
@@ -544,7 +583,7 @@ int main(void)
 		cmocka_unit_test(test_frozen), cmocka_unit_test(test_refused_then_corrected),
 		cmocka_unit_test(test_natural_order), cmocka_unit_test(test_nearest),
 		cmocka_unit_test(test_bad_keys), cmocka_unit_test(test_bad_values),
-		cmocka_unit_test(test_not_built), cmocka_unit_test(test_topology),
+		cmocka_unit_test(test_not_built), cmocka_unit_test(test_topology), cmocka_unit_test(test_domains),
 		cmocka_unit_test(test_slots), cmocka_unit_test(test_fwcfg),
 		cmocka_unit_test(test_expand), cmocka_unit_test(test_expand_loops),
 		cmocka_unit_test(test_dump_reload), cmocka_unit_test(test_file),

@@ -12,14 +12,12 @@
  *
  * All replies are ASCII, so that ticks can fall between their letters.
  */
-#include "../../tests/guests/lib/guest.h"
+#include "../../tests/guests/lib/ticks.h"
 
 #define TICK_HZ		2000u
-#define PIT_HZ		1193182u
 #define PAGE		4096ul
 #define MIB		(1ul << 20)
 #define MAPPED		(64ul << 30)	/* one to one; start64.S maps the first 4 GiB */
-#define TIMER_VECTOR	0x20
 
 #define COM1		0x3f8
 #define LSR_READY	0x01
@@ -29,8 +27,6 @@ void guest_start(void);
 
 extern u64 boot_pdpt[512];
 
-struct gate { u16 lo, sel, attr, mid; u32 hi, zero; } __attribute__((packed));
-static struct gate idt[TIMER_VECTOR + 1] __attribute__((aligned(16)));
 static u64 page_directories[MAPPED / (1ul << 30) - 4][512] __attribute__((aligned(4096)));
 static u32 ticks;
 
@@ -39,7 +35,7 @@ __attribute__((interrupt)) static void tick(struct frame *f)
 	ticks++;
 	if (inb(COM1 + 5) & LSR_EMPTY)
 		outb(COM1, 0x80 | (ticks & 0x7f));
-	outb(0x20, 0x20);
+	ticks_eoi();
 }
 
 /* Waits for the port with interrupts off only while it looks: ticks go on. */
@@ -191,28 +187,6 @@ static void map_all(void)
 	}
 }
 
-static void start_timer(void)
-{
-	struct { u16 limit; u64 base; } __attribute__((packed)) idtr = { sizeof(idt) - 1, (ulong)idt };
-	volatile u32 *apic = (volatile u32 *)0xfee00000ul;
-	ulong t = (ulong)tick;
-
-	idt[TIMER_VECTOR] = (struct gate){ t, KCODE, 0x8e00, t >> 16, t >> 32, 0 };
-	asm volatile("lidt %0" :: "m"(idtr));
-	apic[0xf0 / 4] = 0x1ff;		/* on */
-	apic[0x350 / 4] = 0x700;	/* LINT0: what the 8259 says */
-	outb(0x20, 0x11);
-	outb(0x21, TIMER_VECTOR);
-	outb(0x21, 4);
-	outb(0x21, 1);
-	outb(0x21, 0xfe);		/* the timer alone */
-	outb(0xa1, 0xff);
-	outb(0x43, 0x34);
-	outb(0x40, PIT_HZ / TICK_HZ & 0xff);
-	outb(0x40, PIT_HZ / TICK_HZ >> 8);
-	sti();
-}
-
 static void start_port(void)
 {
 	outb(COM1 + 3, 0x80);
@@ -231,7 +205,7 @@ void guest_start(void)
 
 	map_all();
 	start_port();
-	start_timer();
+	ticks_start(tick, TICK_HZ);
 	say("ready\n");
 	for (;;) {
 		char c = get();

@@ -7,6 +7,7 @@
 #include "base/util.h"
 #include "boot/tables.h"
 #include "chipset/chipset.h"
+#include "config/config.h"
 #include "vm/topology.h"
 #include "vm/vm.h"
 
@@ -35,6 +36,7 @@
 
 #define MADT_PCAT_COMPAT	1		/* there is an 8259 pair too */
 #define MADT_ENABLED		1
+#define SRAT_ENABLED		1
 #define MPS_HIGH_LEVEL		0x000d
 #define XAPIC_ID_LIMIT		255
 
@@ -239,6 +241,75 @@ static size_t build_madt(const struct vm *vm, struct blob *t, struct blob *scrip
 	return at;
 }
 
+/* Processor affinity, sections 5.2.16.1 and 5.2.16.3. */
+static void srat_processor(struct blob *t, uint32_t domain, uint32_t id)
+{
+	if (id < XAPIC_ID_LIMIT) {
+		blob_u8(t, 0);
+		blob_u8(t, 16);
+		blob_u8(t, domain);
+		blob_u8(t, id);
+		blob_u32(t, SRAT_ENABLED);
+		blob_zero(t, 8);		/* SAPIC EID, the domain's other bits, clock domain */
+	} else {
+		blob_u8(t, 2);
+		blob_u8(t, 24);
+		blob_u16(t, 0);
+		blob_u32(t, domain);
+		blob_u32(t, id);
+		blob_u32(t, SRAT_ENABLED);
+		blob_zero(t, 8);
+	}
+}
+
+static void srat_memory(struct blob *t, uint32_t domain, uint64_t gpa, uint64_t size)
+{
+	blob_u8(t, 1);
+	blob_u8(t, 40);
+	blob_u32(t, domain);
+	blob_u16(t, 0);
+	blob_u64(t, gpa);
+	blob_u64(t, size);
+	blob_u32(t, 0);
+	blob_u32(t, SRAT_ENABLED);
+	blob_u64(t, 0);
+}
+
+/* The system resource affinity table, section 5.2.16; 0: nobody asked for domains. */
+static size_t build_srat(const struct vm *vm, struct blob *t, struct blob *script)
+{
+	struct config_domain domain[CONFIG_DOMAINS_MAX];
+	unsigned n = vm->config ? config_domains(vm->config, domain) : 0, region = 0;
+	uint64_t used = 0;			/* of the region */
+	size_t at;
+
+	if (!n)
+		return 0;
+	at = table_begin(t, "SRAT", 3);
+	blob_u32(t, 1);
+	blob_u64(t, 0);
+	for (unsigned i = 0; i < vm->ncpus; i++)
+		for (unsigned d = 0; d < n; d++)
+			if (domain[d].cpus >> i & 1)
+				srat_processor(t, d, topology_apic_id(vm, i));
+	/* RAM is dealt out from the bottom up, around the hole below 4 GiB. */
+	for (unsigned d = 0; d < n; d++)
+		while (domain[d].size && region < vm->memory.nram) {
+			const struct mem_region *r = &vm->memory.ram[region];
+			uint64_t part = MIN(domain[d].size, r->size - used);
+
+			srat_memory(t, d, r->gpa + used, part);
+			domain[d].size -= part;
+			used += part;
+			if (used == r->size) {
+				region++;
+				used = 0;
+			}
+		}
+	table_end(t, script, at);
+	return at;
+}
+
 static size_t build_mcfg(struct blob *t, struct blob *script)
 {
 	size_t at = table_begin(t, "MCFG", 1);
@@ -305,7 +376,8 @@ static void build_rsdp(struct blob *r, struct blob *script, size_t rsdt, size_t 
 void acpi_build(const struct vm *vm, unsigned phys_bits, struct blob *tables, struct blob *rsdp,
 		struct blob *script)
 {
-	size_t facs, dsdt, table[4], rsdt, xsdt;
+	size_t facs, dsdt, table[5], rsdt, xsdt;
+	unsigned n = 4;
 
 	loader_allocate(script, FILE_ACPI_RSDP, 16, LOADER_FSEG);
 	loader_allocate(script, FILE_ACPI_TABLES, 64, LOADER_HIGH);
@@ -315,7 +387,9 @@ void acpi_build(const struct vm *vm, unsigned phys_bits, struct blob *tables, st
 	table[1] = build_madt(vm, tables, script);
 	table[2] = build_mcfg(tables, script);
 	table[3] = build_hpet(tables, script);
-	rsdt = build_root(tables, script, "RSDT", 4, table, ARRAY_SIZE(table));
-	xsdt = build_root(tables, script, "XSDT", 8, table, ARRAY_SIZE(table));
+	table[4] = build_srat(vm, tables, script);
+	n += table[4] != 0;
+	rsdt = build_root(tables, script, "RSDT", 4, table, n);
+	xsdt = build_root(tables, script, "XSDT", 8, table, n);
 	build_rsdp(rsdp, script, rsdt, xsdt);
 }

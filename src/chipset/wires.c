@@ -110,11 +110,6 @@ void wires_connect(struct wires *w, struct i8259 *pic, struct ioapic *ioapic)
 	w->ioapic = ioapic;
 }
 
-static int board_init(struct device *d, struct skep_error *e)
-{
-	return 0;
-}
-
 /* First of all devices: each one then drives its wires as its own reset says. */
 static void board_reset(struct device *d)
 {
@@ -170,7 +165,7 @@ const struct device_type board_type = {
 	.config = &no_keys,
 	.state = &board_record,
 	.size = sizeof(struct wires),
-	.init = board_init,
+	.init = device_init_nothing,
 	.finish = device_nop,
 	.reset = board_reset,
 	.quiesce = device_nop,

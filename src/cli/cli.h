@@ -82,6 +82,7 @@ int slot_parse(struct config *c, const char *arg, struct skep_error *e);
 int lpc_parse(struct config *c, const char *arg, struct skep_error *e);
 int fwcfg_parse(struct config *c, const char *arg, struct skep_error *e);
 int cpus_parse(struct config *c, const char *arg, struct skep_error *e);
+int domain_parse(struct config *c, const char *arg, struct skep_error *e);
 void slot_help(FILE *out);
 void lpc_help(FILE *out);
 

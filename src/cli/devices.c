@@ -246,6 +246,51 @@ int cpus_parse(struct config *c, const char *arg, struct skep_error *e)
 	return ret;
 }
 
+/* The key of a word of -n; what has none goes on with the processors before it, as in cpus=0,2. */
+static int domain_word(struct config *c, const char *node, char *word, char *cpus, const char *origin,
+		       struct skep_error *e)
+{
+	char *eq = strchr(word, '=');
+	size_t len = strlen(cpus);
+
+	if (!eq && len) {
+		snprintf(cpus + len, 200 - len, ",%s", word);
+		return set(c, node, "cpus", cpus, origin, e);
+	}
+	if (eq)
+		*eq++ = '\0';
+	if (eq && !strcmp(word, "cpus"))
+		snprintf(cpus, 200, "%s", eq);
+	if (!eq || (strcmp(word, "cpus") && strcmp(word, "size")))
+		return skep_fail(e, EINVAL, "%s: \"%.40s\" is none of id, size, cpus%s", origin, word,
+				 strcmp(word, "domain_policy") ? "" : "; where the host takes memory from "
+				 "is numactl(8)'s to say");
+	return set(c, node, word, eq, origin, e);
+}
+
+/* id=n,size=bytes,cpus=list, in this order as bhyve(8) has them */
+int domain_parse(struct config *c, const char *arg, struct skep_error *e)
+{
+	char *copy, *rest, *word, origin[128], node[32], cpus[200] = "";
+	int ret = copy_arg("-n", arg, &copy, e);
+
+	if (ret)
+		return ret;
+	snprintf(origin, sizeof(origin), "-n %.100s", arg);
+	rest = copy;
+	word = next_word(&rest);
+	if (!word || strncmp(word, "id=", 3) || strspn(word + 3, "0123456789") != strlen(word + 3) ||
+	    !word[3] || strlen(word) > 6) {
+		ret = skep_fail(e, EINVAL, "%s: write -n id=0,size=1G,cpus=0-1", origin);
+	} else {
+		snprintf(node, sizeof(node), "domains.%s", word + 3);
+		while (!ret && (word = next_word(&rest)))
+			ret = domain_word(c, node, word, cpus, origin, e);
+	}
+	free(copy);
+	return ret;
+}
+
 void slot_help(FILE *out)
 {
 	fputs("-s [bus:]slot[:func],DEVICE[,key=value...]\n\nDevices:\n", out);

@@ -36,6 +36,8 @@ static const struct flag flags[] = {
 	{ 'c', NULL, "CPUS", .parse = cpus_parse,
 	  .help = "processors: -c 2, -c 4,sockets=1,cores=4,threads=1" },
 	{ 'm', NULL, "SIZE", .key = "memory.size", .help = "memory: -m 512 (MiB), -m 2G" },
+	{ 'n', NULL, "DOMAIN", .parse = domain_parse,
+	  .help = "NUMA domain: -n id=0,size=1G,cpus=0-1" },
 	{ 's', NULL, "SLOT,DEVICE", .parse = slot_parse,
 	  .help = "PCI device: -s 31,lpc; -s help lists them" },
 	{ 'l', NULL, "DEVICE,VALUE", .parse = lpc_parse,
@@ -77,7 +79,6 @@ static const struct flag flags[] = {
 	{ 'G', NULL, "PORT", .key = "gdb.port" },
 	{ 'K', NULL, "LAYOUT", .key = "keyboard.layout" },
 	{ 'M', NULL, NULL, .key = "monitor_mode", .value = "true" },
-	{ 'n', NULL, "DOMAIN", .refuse = "NUMA is not built yet; leave it out" },
 	{ 'p', NULL, "VCPU:CPU", .refuse = "pinning processors is not built yet; use taskset(1) for the "
 	  "whole command" },
 	{ 'r', NULL, "FILE", .refuse = "`skep restore FILE` starts a saved machine, and "

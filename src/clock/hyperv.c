@@ -73,12 +73,7 @@ static struct hyperv_vp *of_cpu(struct vcpu *v)
 
 static bool is_page(struct vm *vm, uint64_t gpa)
 {
-	struct dma_view view;
-
-	if (gpa % PAGE || dma_map(&vm->memory, gpa, PAGE, DMA_FROM_GUEST, &view) < 0)
-		return false;
-	dma_unmap(&vm->memory, &view);
-	return true;
+	return gpa % PAGE == 0 && dma_reaches(&vm->memory, gpa, PAGE);
 }
 
 /* ---- The reference TSC page -------------------------------------------- */
@@ -351,11 +346,6 @@ void hyperv_init_cpu(struct vcpu *v)
 
 /* ---- The devices ------------------------------------------------------- */
 
-static int init_nothing(struct device *d, struct skep_error *e)
-{
-	return 0;
-}
-
 static void hyperv_reset(struct device *d)
 {
 	container_of(d, struct hyperv, dev)->m = (struct hyperv_model){ 0 };
@@ -421,7 +411,7 @@ const struct device_type hyperv_type = {
 	.config = &no_keys,
 	.state = &hyperv_record,
 	.size = sizeof(struct hyperv),
-	.init = init_nothing,
+	.init = device_init_nothing,
 	.finish = device_nop,
 	.reset = hyperv_reset,
 	.quiesce = device_nop,
@@ -437,7 +427,7 @@ const struct device_type hyperv_vp_type = {
 	.config = &no_keys,
 	.state = &hyperv_vp_record,
 	.size = sizeof(struct hyperv_vp),
-	.init = init_nothing,
+	.init = device_init_nothing,
 	.finish = device_nop,
 	.reset = vp_reset,
 	.quiesce = device_nop,

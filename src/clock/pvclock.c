@@ -65,12 +65,7 @@ uint64_t pvclock_ns(struct pvclock_scale s, uint64_t tsc)
 
 static bool is_memory(struct vm *vm, uint64_t gpa, size_t len)
 {
-	struct dma_view view;
-
-	if (gpa % 4 || dma_map(&vm->memory, gpa, len, DMA_FROM_GUEST, &view) < 0)
-		return false;
-	dma_unmap(&vm->memory, &view);
-	return true;
+	return gpa % 4 == 0 && dma_reaches(&vm->memory, gpa, len);
 }
 
 /*
@@ -204,11 +199,6 @@ void pvclock_stood(struct vcpu *v)
 
 /* ---- The device -------------------------------------------------------- */
 
-static int pvclock_init(struct device *d, struct skep_error *e)
-{
-	return 0;
-}
-
 static void pvclock_reset(struct device *d)
 {
 	container_of(d, struct pvclock, dev)->m = (struct pvclock_model){ 0 };
@@ -247,7 +237,7 @@ const struct device_type pvclock_type = {
 	.config = &no_keys,
 	.state = &pvclock_record,
 	.size = sizeof(struct pvclock),
-	.init = pvclock_init,
+	.init = device_init_nothing,
 	.finish = device_nop,
 	.reset = pvclock_reset,
 	.quiesce = device_nop,

@@ -97,6 +97,15 @@ bool config_is_set(struct config_node *n, const char *key);
 /* The 16 bytes of a UUID key in RFC 4122 (big-endian) order; false: unset. */
 bool config_uuid(struct config_node *n, const char *key, uint8_t out[16]);
 
+/* NUMA domains, which lie in RAM one after the other. */
+#define CONFIG_DOMAINS_MAX 8
+struct config_domain {
+	uint64_t size;		/* bytes */
+	uint64_t cpus;		/* a bit for each processor's number */
+};
+/* Those of a frozen tree by their numbers; returns how many, 0 where nobody asked for any. */
+unsigned config_domains(struct config *c, struct config_domain d[static CONFIG_DOMAINS_MAX]);
+
 /* The VM-wide keys (name, uuid, cpus, memory.size, boot.*, clock, ...): config/schema.c */
 extern const struct config_schema config_vm_schema;
 /* Writes every known key with type, default and help, for -o help and --json. */

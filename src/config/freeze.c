@@ -177,6 +177,8 @@ static int check_whole(struct config *c, struct skep_error *e)
 	if (!ret)
 		ret = schema_check_topology(c, &cpus, &sockets, e);
 	if (!ret)
+		ret = schema_check_domains(c, cpus, e);
+	if (!ret)
 		ret = set_derived(c, "cpus", cpus, e);
 	return ret ? ret : set_derived(c, "sockets", sockets, e);
 }

@@ -82,6 +82,8 @@ int schema_check_clock(struct config *c, struct skep_error *e);
 int schema_check_name(struct config *c, struct skep_error *e);
 int schema_check_backend(struct config *c, struct skep_error *e);
 int schema_check_memory(struct config *c, struct skep_error *e);
+/* NUMA domains: each processor in one, all memory in them.  -EINVAL. */
+int schema_check_domains(struct config *c, uint64_t ncpus, struct skep_error *e);
 int schema_check_topology(struct config *c, uint64_t *cpus, uint64_t *sockets,
 			  struct skep_error *e);
 

@@ -116,7 +116,6 @@ static const struct config_limit limits[] = {
 	{ "keyboard.*", NULL, "there is no keyboard to lay out yet; leave the key out" },
 	{ "virtio_msix", NULL, "there are no virtio devices yet; leave the key out" },
 	{ "vcpu.*", NULL, NOT_BUILT("pinning processors is") },
-	{ "domains.*", NULL, NOT_BUILT("NUMA is") },
 	{ "monitor_mode", NULL, NOT_BUILT("the monitor mode is") },
 	{ "acpi_tables", "true", "the machine always has ACPI tables; leave the key out" },
 	{ "acpi_tables_in_memory", "true", "the tables are always put in memory on direct boot; "
@@ -151,6 +150,13 @@ static const struct config_key fwcfg_keys[] = {
 };
 static const struct config_schema fwcfg_schema = { fwcfg_keys, ARRAY_SIZE(fwcfg_keys) };
 
+static const struct config_key domain_keys[] = {
+	{ "size", CONFIG_SIZE, .min = MiB, .max = 512 * GiB, .unit = MiB, .help = "memory of this NUMA domain; "
+	  "all of them together are memory.size" },
+	{ "cpus", CONFIG_STRING, .help = "its processors, as in 0-1,3" },
+};
+static const struct config_schema domain_schema = { domain_keys, ARRAY_SIZE(domain_keys) };
+
 static const struct config_key slot_keys[] = {
 	{ "device", CONFIG_STRING, .help = "the device type in this slot" },
 };
@@ -163,6 +169,7 @@ const struct config_place config_places[] = {
 	{ .pattern = "lpc.com3", .type = "uart" },
 	{ .pattern = "lpc.com4", .type = "uart" },
 	{ .pattern = "fwcfg.#", .schema = &fwcfg_schema },
+	{ .pattern = "domains.#", .schema = &domain_schema },
 	{ .pattern = "pci.#.#.#", .schema = &slot_schema, .by_device = true },
 	{ .pattern = NULL },
 };

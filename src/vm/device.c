@@ -6,6 +6,11 @@
 
 #include "vm/vm.h"
 
+int device_init_nothing(struct device *d, struct skep_error *e)
+{
+	return 0;
+}
+
 void device_nop(struct device *d)
 {
 }

@@ -44,6 +44,7 @@ struct device {
 };
 
 /* Deliberate no-ops. */
+int device_init_nothing(struct device *d, struct skep_error *e);
 void device_nop(struct device *d);
 void device_export_nothing(const struct device *d, void *model);
 int device_validate_nothing(const struct device *d, const void *model, struct skep_error *e);

@@ -206,6 +206,8 @@ struct dma_view {
 	enum dma_dir dir;
 };
 
+/* Would these bytes, at least one, be given?  Touches nothing. */
+bool dma_reaches(const struct guest_memory *m, uint64_t gpa, size_t len);
 int dma_map(struct guest_memory *m, uint64_t gpa, size_t len, enum dma_dir dir,
 	    struct dma_view *view);
 /*

@@ -177,6 +177,11 @@ void native_run(const struct diff_case *k, const uint8_t *memory, struct outcome
 /* Called twice a second from a signal handler, outside native code. */
 extern void (*native_tick)(void);
 
+/* ---- What a host may lack, as skep says it ---------------------------------------- */
+
+#define NO_TRANSLATOR	"gives no memory for translated code"
+#define NO_MODEL	"this host's processor has no"
+
 /* ---- soft.c --------------------------------------------------------------------- */
 
 enum soft_path {

@@ -13,13 +13,11 @@
  *	--soft-only			no native code: the soft processor's paths with each other
  *	--v3				cpu.model=skep-v3.1: half of all instructions have a VEX prefix
  */
-#include <getopt.h>
 #include <inttypes.h>
 #include <stdlib.h>
-#include <sys/random.h>
-#include <time.h>
 
 #include "diff.h"
+#include "options.h"
 
 #define FIXED_SEED	2
 #ifdef __SANITIZE_ADDRESS__
@@ -32,12 +30,10 @@
 #define MNEMONICS	(ZYDIS_MNEMONIC_MAX_VALUE + 1)
 
 static struct {
-	uint64_t seed, cases, only_case;
-	bool have_seed, have_case, forever, verbose, strict, coverage, soft_only, v3;
-	unsigned max_failures;
-	double seconds;
+	struct run_options run;
+	bool forever, verbose, strict, coverage, soft_only;
 	ZydisMnemonic only;
-} option = { .max_failures = 10 };
+} option = { .run.max_failures = 10 };
 
 static struct {
 	uint64_t run, unannounced, faults, ends, undecided, failures;
@@ -205,7 +201,7 @@ static void run_case(uint64_t seed, uint64_t number)
 	if (option.strict)
 		k->undefined_end = k->undefined_any = 0;
 	patch(k, true);
-	if (option.have_case)
+	if (option.run.have_case)
 		compare_print_case(k, true, stdout);
 	ok = agrees(k, NULL);
 	count(k);
@@ -221,10 +217,10 @@ static bool run_seed(uint64_t seed, uint64_t n)
 
 	generate_base_memory(base_memory, seed);
 	memcpy(memory, base_memory, DATA_SIZE);
-	if (option.have_case)
-		run_case(seed, option.only_case);
+	if (option.run.have_case)
+		run_case(seed, option.run.only_case);
 	else
-		for (uint64_t i = 0; i < n && stats.failures < option.max_failures; i++)
+		for (uint64_t i = 0; i < n && stats.failures < option.run.max_failures; i++)
 			run_case(seed, i);
 	return stats.failures == before;
 }
@@ -262,46 +258,25 @@ static ZydisMnemonic mnemonic_named(const char *name)
 static void parse_options(int argc, char **argv)
 {
 	static const struct option longs[] = {
-		{ "seed", 1, NULL, 's' }, { "cases", 1, NULL, 'n' }, { "case", 1, NULL, 'k' },
-		{ "only", 1, NULL, 'o' }, { "forever", 0, NULL, 'f' }, { "verbose", 0, NULL, 'v' },
-		{ "strict", 0, NULL, 'S' }, { "coverage", 0, NULL, 'c' },
-		{ "soft-only", 0, NULL, 'p' }, { "seconds", 1, NULL, 't' }, { "max-failures", 1, NULL, 'm' },
-		{ "v3", 0, NULL, '3' }, { 0 },
+		RUN_OPTIONS, { "only", 1, NULL, 'o' }, { "forever", 0, NULL, 'f' },
+		{ "verbose", 0, NULL, 'v' }, { "strict", 0, NULL, 'S' }, { "coverage", 0, NULL, 'c' },
+		{ "soft-only", 0, NULL, 'p' }, { 0 },
 	};
 	int c;
 
 	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
 		switch (c) {
-		case 's':
-			option.seed = strtoull(optarg, NULL, 0);
-			option.have_seed = true;
-			break;
-		case 'n': option.cases = strtoull(optarg, NULL, 0); break;
-		case 'k':
-			option.only_case = strtoull(optarg, NULL, 0);
-			option.have_case = true;
-			break;
 		case 'o': option.only = mnemonic_named(optarg); break;
-		case 't': option.seconds = strtod(optarg, NULL); break;
 		case 'f': option.forever = true; break;
 		case 'v': option.verbose = true; break;
 		case 'S': option.strict = true; break;
 		case 'c': option.coverage = true; break;
 		case 'p': option.soft_only = true; break;
-		case '3': option.v3 = true; break;
-		case 'm': option.max_failures = (unsigned)strtoul(optarg, NULL, 0); break;
-		default: exit(2);
+		default:
+			if (!run_option(&option.run, c))
+				exit(2);
 		}
 	}
-}
-
-static uint64_t new_seed(void)
-{
-	uint32_t seed;
-
-	if (getrandom(&seed, sizeof seed, 0) != sizeof seed)
-		seed = (uint32_t)time(NULL);
-	return seed;
 }
 
 /* One line that scripts/check counts. */
@@ -315,20 +290,12 @@ static void verdict(uint64_t seed, bool ok)
 	fflush(stdout);
 }
 
-static double now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
-
 static void run_all(double start)
 {
-	uint64_t n = option.cases ? option.cases : CHECK_CASES;
-	uint64_t seed = option.have_seed ? option.seed : FIXED_SEED;
+	uint64_t n = option.run.cases ? option.run.cases : CHECK_CASES;
+	uint64_t seed = option.run.have_seed ? option.run.seed : FIXED_SEED;
 
-	if (option.have_seed || option.have_case) {
+	if (option.run.have_seed || option.run.have_case) {
 		verdict(seed, run_seed(seed, n));
 		return;
 	}
@@ -336,7 +303,7 @@ static void run_all(double start)
 	do {
 		seed = new_seed();
 		verdict(seed, run_seed(seed, n / 2));
-	} while ((option.forever || now() - start < option.seconds) && !stats.failures);
+	} while ((option.forever || now() - start < option.run.seconds) && !stats.failures);
 }
 
 int main(int argc, char **argv)
@@ -347,21 +314,21 @@ int main(int argc, char **argv)
 	parse_options(argc, argv);
 	/* The sanitizer's shadow lies where random addresses may point. */
 	option.soft_only |= SANITIZED;
-	rule_set_model(option.v3);
-	why = soft_init(option.v3, &paths);
+	rule_set_model(option.run.v3);
+	why = soft_init(option.run.v3, &paths);
 	if (why) {
-		fprintf(stderr, "diff: %s\n", why);
-		return 2;
+		printf("diff: %s\n", why);
+		return strstr(why, NO_MODEL) ? 77 : 2;
 	}
 	if (option.soft_only) {
-		host = (struct host_facts){ .fsgsbase = true, .compat = true, .intel = true, .v3 = option.v3 };
+		host = (struct host_facts){ .fsgsbase = true, .compat = true, .intel = true, .v3 = option.run.v3 };
 	} else {
-		host.v3 = option.v3;
+		host.v3 = option.run.v3;
 		why = native_init(&host);
 		native_tick = soft_tick;
 	}
 	if (why) {
-		printf("skip diff - %s\n", why);
+		printf("diff: %s\n", why);
 		return 77;
 	}
 	generate_init(&host);

@@ -1,6 +1,5 @@
 """cpu.model=skep-v3.1: Debian with AVX, saved and restored, and the same in each tier."""
 import os
-import time
 
 from lib import (POWEROFF, PROMPT, SKEP, SUSPENDED, TIERS, Machine, Skip, command, guest_test, has_model,
                  linux, need_tier, run, scratch)

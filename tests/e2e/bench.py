@@ -10,6 +10,7 @@ import lib
 sys.path.insert(0, os.path.join(lib.TOP, "bench"))
 import common       # noqa: E402
 import machines     # noqa: E402
+import smp          # noqa: E402
 import snapshot     # noqa: E402
 
 MIB = 1 << 20
@@ -48,6 +49,29 @@ def table_says_what_holds():
     assert b["peer"] is None and b["ratio"] is None and b["met"] is False, b
     assert c["skep"] is None and c["met"] is None and c["limit"] == "ratio >= 3", c
     assert "met" not in d and d["better"] == "lower", d
+
+
+def latencies_are_read():
+    rows = [(3, 4000), (7, 900), (90, 80), (1234, 20)]
+    text = "# Histogram\n" + "".join(f"{us:06} {n:06}\r\n" for us, n in rows)
+    text += "# Total: 000005000\n# Min Latencies: 00003\n# Max Latencies: 23456\n"
+    assert smp.latencies(text) == (3, 90, 23456), smp.latencies(text)
+    try:
+        smp.latencies(text.replace("004000", "000400"))
+        raise AssertionError("most of the timers are missing")
+    except common.Failed:
+        pass
+
+
+def guest_is_asked():
+    """What answers and what ends are told apart."""
+    with smp.Guest(["/bin/sh", "-c", "echo SERVE ready; while read -r l; do eval \"$l\"; echo SERVE done; done"]) as g:
+        assert g.ask("echo $((6 * 7))").strip() == "42"
+        try:
+            g.ask("exit 3")
+            raise AssertionError("it has ended")
+        except common.Failed:
+            pass
 
 
 def bare_write_copies_a_sparse_file():
@@ -183,7 +207,7 @@ def unknown_rows_are_refused():
     assert p.returncode == 1 and "'nonsense' is none of" in p.stderr and "restore" in p.stderr, p
 
 
-lib.run(table_says_what_holds, bare_write_copies_a_sparse_file, guest_does_what_it_is_told,
-        ticks_show_a_pause, qemu_comes_back, every_row_has_its_figures,
+lib.run(table_says_what_holds, latencies_are_read, guest_is_asked, bare_write_copies_a_sparse_file,
+        guest_does_what_it_is_told, ticks_show_a_pause, qemu_comes_back, every_row_has_its_figures,
         a_machine_that_fails_says_why, room_is_looked_for_first, nothing_is_left_behind,
         a_part_that_fails_is_told, unknown_rows_are_refused)

@@ -134,8 +134,18 @@ def flags_of_bhyve():
     """Each has its meaning or is refused: none is unknown, none passes unnoticed."""
     dump("-AHPDYuxa")
     for argv in (["-w"], ["-e"], ["-S"], ["-C"], ["-W"], ["-M"], ["-G", "1234"], ["-K", "us"],
-                 ["-n", "0"], ["-p", "0:1"], ["-r", "file"]):
+                 ["-p", "0:1"], ["-r", "file"]):
         refused(argv[0] + ": ", *argv)
+
+
+def domains():
+    out = dump("-c", "4", "-n", "id=0,size=192M,cpus=0,2-3", "-n", "id=1,size=64M,cpus=1")
+    for line in "domains.0.cpus=0,2-3", "domains.0.size=192M", "domains.1.cpus=1":
+        assert line + "\n" in out, out
+    refused("write -n id=0", "-n", "0")
+    refused("write -n id=0", "-n", "id=x,size=1G")
+    refused("none of id, size, cpus; where", "-n", "id=0,size=256M,cpus=0,domain_policy=prefer:1")
+    refused("in none of them", "-c", "2", "-n", "id=0,size=256M,cpus=0")
 
 
 def every_limited_key_says_why():
@@ -206,5 +216,5 @@ def manual_is_complete():
 
 
 run(teaches, version, mistyped_words, nothing_to_boot, processors, memory, slots, lpc_devices,
-    firmware_files, flags_of_bhyve, every_limited_key_says_why, configuration_file,
+    firmware_files, flags_of_bhyve, domains, every_limited_key_says_why, configuration_file,
     unwritable_outputs, names_of_bhyve, manual_is_sound, manual_is_complete)

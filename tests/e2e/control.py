@@ -11,7 +11,7 @@ import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from lib import (BUILD, ERROR, LONG, POWEROFF, PROMPT, REBOOT, SKEP, SUSPENDED, TIERS, Machine, command, freestanding,
+from lib import (BUILD, ERROR, POWEROFF, PROMPT, REBOOT, SKEP, SUSPENDED, TIERS, Machine, command, freestanding,
                  linux, run, scratch)
 
 RUN = os.environ["SKEP_RUNTIME_DIR"]

@@ -7,6 +7,7 @@ digest that covers them), and the consoles must join without a byte lost or told
 
 SKEP_TEST_TIER=interpreter or translator says how the processor runs code (soft.tier); two of them
 with a comma between: the reference runs with the first one, what is restored with the second.
+SKEP_TEST_POINTS is how many points there are with several processors.
 """
 import json
 import mmap
@@ -26,6 +27,7 @@ HOST_FIELDS = {"manifest.id", "manifest.host_wall_ns", "manifest.parent_path", "
                "lpc.com1.unsent", "lpc.com1.unread"}
 RAM = "192M"
 DEBIAN_POINTS = 3000 if LONG else 60
+SMP_POINTS = int(os.environ.get("SKEP_TEST_POINTS", 1000 if LONG else 20))
 GUEST_POINTS = 400 if LONG else 5
 
 
@@ -241,7 +243,7 @@ def debian_smp(cpus):
     try:
         argv = machine_args("compute-smp", cpus=cpus)
         total = total_insns(argv, directory)
-        points = choose(random.Random(seed() + cpus), total, 1000 if LONG else 20)
+        points = choose(random.Random(seed() + cpus), total, SMP_POINTS)
         join(points, directory, argv)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
@@ -357,6 +359,6 @@ if __name__ == "__main__":
         try:
             tiers.need()
         except Skip as e:
-            print(f"skip exactness - {e}")
+            print(e)
             sys.exit(77)
     run(save_restore_save, freestanding, to_the_end, identities, debian_two, debian_four, debian_boot)

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import time
 
-from lib import ERROR, SKEP, Machine, Skip, command, freestanding, run, scratch
+from lib import ERROR, SKEP, Machine, Skip, command, freestanding, run, scratch, skep
 
 CLONE_NEWNS = 0x20000
 MODES = [[], ["--live"], ["--compress"], ["--suspend"]]
@@ -14,12 +14,6 @@ MiB = 1 << 20
 
 def path(name):
     return os.path.join(scratch(), name)
-
-
-def skep(*argv):
-    code, out = command(*argv)
-    assert code == 0, f"skep {' '.join(argv)} ended with {code}: {out[-600:]}"
-    return out
 
 
 def refused(words, *argv):

@@ -7,11 +7,10 @@ goes on.  The guest (tests/faults/guest.S) checks its memory all the time and te
 import os
 import random
 import re
-import signal
 import subprocess
 import time
 
-from lib import LONG, SKEP, SUSPENDED, Machine, command, freestanding, run, scratch
+from lib import LONG, SKEP, SUSPENDED, Machine, freestanding, run, scratch, skep
 
 SEED = int(os.environ.get("SKEP_TEST_SEED", "1"))
 MODES = [[], ["--live"], ["--compress"], ["--suspend"], ["--delta"], ["--live", "--delta"]]
@@ -44,12 +43,6 @@ def goes_on(m, timeout=20):
         if m.p.poll() is not None or time.monotonic() > end:
             m.fail(f"the guest does not go on ({m.p.poll()})")
         time.sleep(0.001)
-
-
-def skep(*argv):
-    code, out = command(*argv)
-    assert code == 0, f"skep {' '.join(argv)} ended with {code}: {out[-600:]}"
-    return out
 
 
 def restored(path):

@@ -10,18 +10,12 @@ import time
 
 from control import Client, ready, saved, spin, status, target
 from lib import (ERROR, HALT, POWEROFF, PROMPT, REBOOT, SKEP, SUSPENDED, TOP, TRIPLE, Machine, command,
-                 freestanding, initrd, kernel, linux, run, scratch)
+                 freestanding, initrd, kernel, linux, run, scratch, skep)
 from looking import Patched
 
 
 def path(name):
     return os.path.join(scratch(), name)
-
-
-def skep(*argv, code=0, timeout=60):
-    got, out = command(*argv, timeout=timeout)
-    assert got == code, f"skep {' '.join(argv)} ended with {got} where {code} was due: {out[-600:]}"
-    return out
 
 
 class Restored(Machine):

@@ -12,7 +12,7 @@ import struct
 import subprocess
 import time
 
-from lib import ERROR, HALT, LONG, SKEP, TOP, command, run, scratch
+from lib import ERROR, HALT, LONG, SKEP, TOP, command, run, scratch, skep
 
 BAD, DIFFER = 1, 1
 UUID = "11111111-2222-4333-8444-555555555555"
@@ -23,13 +23,6 @@ COMMANDS = ["inspect"], ["inspect", "manifest"], ["verify"], ["snapshot", "chain
 
 def path(name):
     return os.path.join(scratch(), name)
-
-
-def skep(*argv, code=0, timeout=60):
-    got, out = command(*argv, timeout=timeout)
-    assert "Sanitizer" not in out and "runtime error" not in out, out[-2000:]
-    assert got == code, f"skep {' '.join(argv)} ended with {got} where {code} was due: {out[-600:]}"
-    return out
 
 
 def sayings(*argv, timeout=20):

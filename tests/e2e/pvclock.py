@@ -2,13 +2,12 @@
 """identity=: paravirtual clocks of Debian and of guests of our own, over save, restore and pause."""
 import os
 import re
-import subprocess
 import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from lib import BUILD, POWEROFF, PROMPT, SKEP, SUSPENDED, Machine, Skip, command, linux, run, scratch
-
+from lib import (BUILD, POWEROFF, PROMPT, SKEP, SUSPENDED, Machine, Skip, linux, run, scratch,
+                 skep)
 SOURCES = "/sys/devices/system/clocksource/clocksource0"
 EXIT_PASSED = 1
 
@@ -16,12 +15,6 @@ EXIT_PASSED = 1
 class Restored(Machine):
     def __init__(self, path, *args, **kw):
         super().__init__(argv=[SKEP, "restore", *args, path], **kw)
-
-
-def skep(*argv, timeout=60):
-    code, out = command(*argv, timeout=timeout)
-    assert code == 0, f"skep {' '.join(argv)} ended with {code}: {out[-600:]}"
-    return out
 
 
 def own_guest(name, identity):

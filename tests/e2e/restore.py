@@ -5,8 +5,7 @@ import re
 import subprocess
 import time
 
-from lib import (ERROR, LONG, POWEROFF, PROMPT, SKEP, SUSPENDED, Machine, command, initrd, kernel,
-                 linux, run, scratch)
+from lib import ERROR, LONG, PROMPT, SKEP, SUSPENDED, Machine, command, linux, run, scratch, skep
 
 
 class Restored(Machine):
@@ -18,12 +17,6 @@ class Restored(Machine):
 
 def path(name):
     return os.path.join(scratch(), name)
-
-
-def skep(*argv, timeout=60):
-    code, out = command(*argv, timeout=timeout)
-    assert code == 0, f"skep {' '.join(argv)} ended with {code}: {out[-600:]}"
-    return out
 
 
 def shell(ram="512M", name="e2e"):

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 
-from lib import BUILD, ERROR, TOP, Machine, Skip, command, freestanding, run, scratch
+from lib import BUILD, ERROR, TOP, Machine, Skip, command, freestanding, run, scratch, skep
 
 VERIFY = os.path.join(TOP, "tools/verify-snapshot.py")
 PATTERN = 0x800000
@@ -17,12 +17,6 @@ ENTRY_BITS = 0x5CA1AB1E, 0x0DDBA115
 
 def path(name):
     return os.path.join(scratch(), name)
-
-
-def skep(*argv, code=0):
-    got, out = command(*argv)
-    assert got == code, f"skep {' '.join(argv)} ended with {got}: {out[-600:]}"
-    return out
 
 
 def snapshots():

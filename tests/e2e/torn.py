@@ -13,7 +13,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from lib import LONG, SKEP, TOP, Machine, command, run, scratch
+from lib import LONG, SKEP, TOP, Machine, command, run, scratch, skep
 
 ROUNDS = 12
 
@@ -39,12 +39,6 @@ def rounds(m, n, timeout=60):
             m.fail(f"{m.text.count(b'.', m.at)} of {n} rounds came within {timeout} s: {m.stderr()}")
     m.at = len(m.text)
     assert b"TORN" not in m.text, m.text
-
-
-def skep(*argv):
-    code, out = command(*argv, timeout=120)
-    assert code == 0, f"skep {' '.join(argv)} ended with {code}: {out[-600:]}"
-    return out
 
 
 def path(name):

@@ -3,7 +3,7 @@
  * page, frequencies, invariant TSC.  With the option "restored" it goes on until the page's
  * sequence number says that it was restored.  Nothing to check where CPUID does not offer it.
  */
-#include "lib/guest.h"
+#include "lib/clock.h"
 
 #define GUEST_OS_ID	0x40000000
 #define HYPERCALL	0x40000001
@@ -34,14 +34,6 @@ static u64 now(u64 *tsc)
 		hi += page.offset;
 	} while (sequence != page.sequence);
 	return hi;
-}
-
-static bool offered(void)
-{
-	u32 a, b, c, d;
-
-	cpuid(0x40000000, 0, &a, &b, &c, &d);
-	return has_leaf1_ecx(31) && b == 0x7263694d && c == 0x666f736f && d == 0x76482074;
 }
 
 static void registers(void)
@@ -92,27 +84,22 @@ static void hypercalls(void)
 	check_eq(r, 2, "HV_STATUS_INVALID_HYPERCALL_CODE");
 }
 
-/* The page against the counter and the TSC; it never goes back. */
+static unsigned outside;
+
+/* The page, between two looks at the counter. */
+static u64 now_between(u64 *tsc)
+{
+	u64 before = rdmsr(COUNTER), t = now(tsc), after = rdmsr(COUNTER);
+
+	outside += before > t || t > after + 1;
+	return t;
+}
+
 static void agree(u64 ticks)
 {
-	u64 hz = rdmsr(TSC_HZ), tsc, start = now(&tsc), first = tsc, last = start, back = 0, wrong = 0;
-	u64 t, before, after, off = 0;
-
-	do {
-		before = rdmsr(COUNTER);
-		t = now(&tsc);
-		after = rdmsr(COUNTER);
-		back += t < last;
-		wrong += before > t || t > after + 1;
-		last = t;
-		u64 by_tsc = (tsc - first) / (hz / 10000000);
-		u64 d = t - start > by_tsc ? t - start - by_tsc : by_tsc - (t - start);
-
-		off = d > off ? d : off;
-	} while (t - start < ticks);
-	check_eq(back, 0, "steps back");
-	check_eq(wrong, 0, "the page lies between two looks at the counter");
-	check(off < 10, "%llu ticks from the TSC", (unsigned long long)off);
+	outside = 0;
+	clock_agrees(now_between, 10000000, rdmsr(TSC_HZ), ticks, 10);
+	check_eq(outside, 0, "the page lies between two looks at the counter");
 }
 
 static void reference(void)
@@ -125,28 +112,26 @@ static void reference(void)
 	check_eq(try_call(wrmsr, REFERENCE, 0xfffffffffffff001, 0), 13, "a page beyond memory");
 }
 
+static u32 before;
+
+static bool another(void)
+{
+	return page.sequence != before;
+}
+
 static void restored(void)
 {
-	u64 tsc, last = now(&tsc), t;
-	u32 sequence = page.sequence;
-
 	section("restored");
-	print("waiting\n");
-	do {
-		t = now(&tsc);
-		if (t < last)
-			die("time went back from %llu to %llu", (unsigned long long)last,
-			    (unsigned long long)t);
-		last = t;
-	} while (page.sequence == sequence);
-	check_eq(page.sequence, sequence + 1, "the next sequence");
+	before = page.sequence;
+	clock_until(now, another);
+	check_eq(page.sequence, before + 1, "the next sequence");
 	check_eq(rdmsr(REFERENCE), (ulong)&page | 1, "the register stays");
 	agree(200000);
 }
 
 void guest_main(void)
 {
-	if (!offered()) {
+	if (!hypervisor_is("Microsoft Hv")) {
 		skip("no Hyper-V here");
 		return;
 	}

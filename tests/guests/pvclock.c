@@ -3,7 +3,7 @@
  * and the ACPI PM timer, VMCALL.  With the option "restored" it goes on until it is told that
  * it stood, and finds its clocks as they were.  Nothing to check where CPUID does not offer it.
  */
-#include "lib/guest.h"
+#include "lib/clock.h"
 
 #define OLD_WALL	0x11
 #define OLD_TIME	0x12
@@ -44,14 +44,6 @@ static u64 now(u64 *tsc)
 		ns = page.system + scale(*tsc - page.tsc);
 	} while (version != page.version);
 	return ns;
-}
-
-static bool offered(void)
-{
-	u32 a, b, c, d;
-
-	cpuid(0x40000000, 0, &a, &b, &c, &d);
-	return has_leaf1_ecx(31) && b == 0x4b4d564b && c == 0x564b4d56 && d == 0x4d;
 }
 
 static u64 tsc_khz(void)
@@ -95,24 +87,9 @@ static void refused(void)
 	check_eq(rdmsr(TIME), (ulong)&page | 1, "what was there stays");
 }
 
-/* kvmclock against the TSC, for a while, and that it never goes back. */
 static void agree(u64 ns)
 {
-	u64 khz = tsc_khz(), tsc, start = now(&tsc), last = start, back = 0, off = 0, t;
-	u64 first_tsc = tsc;
-
-	do {
-		t = now(&tsc);
-		back += t < last;
-		last = t;
-		/* Nanoseconds since the start by the TSC alone. */
-		u64 by_tsc = (tsc - first_tsc) / khz * 1000000 + (tsc - first_tsc) % khz * 1000000 / khz;
-		u64 d = t - start > by_tsc ? t - start - by_tsc : by_tsc - (t - start);
-
-		off = d > off ? d : off;
-	} while (t - start < ns);
-	check_eq(back, 0, "steps back");
-	check(off < 1000, "%llu ns from the TSC", (unsigned long long)off);
+	clock_agrees(now, 1000000000, tsc_khz() * 1000, ns, 1000);
 }
 
 /* The host may be busy between any two looks: each look at the timer lies between two at the clock. */
@@ -166,20 +143,17 @@ static void vmcall(void)
 	check_eq((u64)r, (u64)-KVM_ENOSYS, "a call that is not there");
 }
 
+static bool stood(void)
+{
+	return page.flags & STOPPED;
+}
+
 static void restored(void)
 {
-	u64 tsc, last = now(&tsc), t;
 	u32 version = page.version, seconds = wall.sec;
 
 	section("restored");
-	print("waiting\n");
-	do {
-		t = now(&tsc);
-		if (t < last)
-			die("time went back from %llu to %llu", (unsigned long long)last,
-			    (unsigned long long)t);
-		last = t;
-	} while (!(page.flags & STOPPED));
+	clock_until(now, stood);
 	check(page.version > version, "the page was written anew");
 	check_eq(page.flags, STOPPED | STABLE, "flags");
 	check_eq(wall.sec, seconds, "the wall clock stays");
@@ -191,7 +165,7 @@ static void restored(void)
 
 void guest_main(void)
 {
-	if (!offered()) {
+	if (!hypervisor_is("KVMKVMKVM\0\0")) {
 		skip("no kvmclock here");
 		return;
 	}

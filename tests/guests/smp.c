@@ -386,21 +386,32 @@ static void run_versions(unsigned cpu, ulong serialize)
 	}
 }
 
-static void modify(bool serialize)
+static void begin_versions(void (*run)(unsigned cpu, ulong arg), ulong arg)
 {
 	version = 0;
 	wrong = 0;
 	for (unsigned i = 0; i < SMP_MAX; i++)
 		seen_version[i] = 0;
+	smp_begin(run, arg);
+}
+
+/* The code for it stands there; waits until all others have run it. */
+static void publish(unsigned n)
+{
+	barrier();
+	version = n;
+	for (unsigned i = 1; i < smp_count; i++)
+		while (seen_version[i] != n)
+			cpu_pause();
+}
+
+static void modify(bool serialize)
+{
 	put_version(code + 64 * 5, 0);
-	smp_begin(run_versions, serialize);
+	begin_versions(run_versions, serialize);
 	for (unsigned n = 1; n <= 2000; n++) {
 		put_version(code + 64 * 5, n);
-		barrier();
-		version = n;
-		for (unsigned i = 1; i < smp_count; i++)
-			while (seen_version[i] != n)
-				cpu_pause();
+		publish(n);
 	}
 	smp_join();
 	check_eq(wrong, 0, "old code was run %s", serialize ? "after a serializing instruction" :
@@ -426,18 +437,10 @@ static void run_fresh(unsigned cpu, ulong arg)
 
 static void fresh(void)
 {
-	version = 0;
-	wrong = 0;
-	for (unsigned i = 0; i < SMP_MAX; i++)
-		seen_version[i] = 0;
-	smp_begin(run_fresh, 0);
+	begin_versions(run_fresh, 0);
 	for (unsigned n = 1; n <= 1500; n++) {
 		put_version(code + n * 8 % sizeof(code), n);
-		barrier();
-		version = n;
-		for (unsigned i = 1; i < smp_count; i++)
-			while (seen_version[i] != n)
-				cpu_pause();
+		publish(n);
 	}
 	smp_join();
 	check_eq(wrong, 0, "old code was run in a page that was written all the time");

@@ -9,14 +9,12 @@
  *
  * The command line's number is how many MiB it fills with noise first, so that a save takes a while.
  */
-#include "lib/guest.h"
+#include "lib/ticks.h"
 
 #define PAGE	4096ul
 #define MIB	(1ul << 20)
 #define COM1	0x3f8
-#define PIT_HZ	1193182u
 #define TICK_HZ	4000u
-#define TIMER_VECTOR 0x20
 
 #define POOL	((u64 *)(32 * MIB))	/* pages of numbers */
 #define NPAGES	8192u
@@ -34,8 +32,6 @@ void guest_start(void);
 extern u64 boot_pd[4 * 512];
 extern u32 multiboot_info;
 
-struct gate { u16 lo, sel, attr, mid; u32 hi, zero; } __attribute__((packed));
-static struct gate idt[TIMER_VECTOR + 1] __attribute__((aligned(16)));
 static volatile u64 table[512] __attribute__((aligned(4096)));
 static u64 words;		/* how long the interrupt's line of counters is by now */
 
@@ -94,29 +90,7 @@ __attribute__((interrupt)) static void tick(struct frame *f)
 	PAIR[words % 512]++;
 	PAIR_B[words % 512]++;
 	words++;
-	outb(0x20, 0x20);
-}
-
-static void start_timer(void)
-{
-	struct { u16 limit; u64 base; } __attribute__((packed)) idtr = { sizeof(idt) - 1, (ulong)idt };
-	volatile u32 *apic = (volatile u32 *)0xfee00000ul;
-	ulong t = (ulong)tick;
-
-	idt[TIMER_VECTOR] = (struct gate){ t, KCODE, 0x8e00, t >> 16, t >> 32, 0 };
-	asm volatile("lidt %0" :: "m"(idtr));
-	apic[0xf0 / 4] = 0x1ff;		/* on */
-	apic[0x350 / 4] = 0x700;	/* LINT0: what the 8259 says */
-	outb(0x20, 0x11);
-	outb(0x21, TIMER_VECTOR);
-	outb(0x21, 4);
-	outb(0x21, 1);
-	outb(0x21, 0xfe);		/* the timer alone */
-	outb(0xa1, 0xff);
-	outb(0x43, 0x34);
-	outb(0x40, PIT_HZ / TICK_HZ & 0xff);
-	outb(0x40, PIT_HZ / TICK_HZ >> 8);
-	sti();
+	ticks_eoi();
 }
 
 /* ---- Ways to write a number ------------------------------------------------ */
@@ -270,7 +244,7 @@ void guest_start(void)
 		CODE[i * PAGE + 5] = 0xc3;
 	}
 	make_noise((u64 *)NOISE, noise_wanted());
-	start_timer();
+	ticks_start(tick, TICK_HZ);
 	say("ready\n");
 	for (;; n++) {
 		round(n);

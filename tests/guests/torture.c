@@ -434,6 +434,46 @@ static void far_apart(void)
 	check_eq(wrong, 0, "wrong results");
 }
 
+/*
+ * A page that is mapped elsewhere, of which the processor may know the old and the new place at once until
+ * it is told (SDM vol. 3, 4.10.4.3); but not afterwards.
+ */
+static void told_late(void)
+{
+	ulong va = 9ul << 40, others = 10ul << 40;
+	u8 *p[2] = { page_alloc(), page_alloc() }, *data = page_alloc();
+	unsigned wrong = 0;
+	u64 *leaf;
+
+	section("a page that is mapped elsewhere, and told later");
+	leaf = map(va, (ulong)p[0], PTE_P | PTE_W, 1);
+	for (unsigned i = 0; i < 2; i++) {
+		PUT(p[i], "\xe9\x7b\0\0\0");			/* jmp to 0x80 */
+		PUT(p[i] + 0x40, "\xe9\x3b\0\0\0");
+		emit_mov_ret(p[i] + 0x80, i);
+	}
+	/* As many pages as push the old place of this one out of any TLB, of code or data. */
+	data[0x204] = 0xc3;
+	for (unsigned i = 0; i < 16384; i++)
+		map(others + i * 4096ul, (ulong)data, PTE_P | PTE_W, 1);
+	for (unsigned i = 0; i < 8; i++) {
+		u32 new = ~i & 1;
+
+		*leaf = (ulong)p[i & 1] | PTE_P | PTE_W;
+		invlpg(va);
+		wrong += (u32)call((void *)(va + 0x80), 0, 0) != (i & 1);
+		*leaf = (ulong)p[new] | PTE_P | PTE_W;
+		for (unsigned k = 0; k < 16384; k++)
+			call((void *)(others + k * 4096ul + 0x204), 0, 0);
+		call((void *)va, 0, 0);
+		call((void *)(va + 0x40), 0, 0);
+		invlpg(va);
+		for (unsigned k = 0; k < 50; k++)
+			wrong += (u32)call((void *)(va + (k & 1) * 0x40), 0, 0) != new;
+	}
+	check_eq(wrong, 0, "wrong results");
+}
+
 static void second_page(void)
 {
 	ulong va = 7ul << 40;
@@ -684,6 +724,7 @@ void guest_main(void)
 	aliases();
 	no_addresses();
 	far_apart();
+	told_late();
 	second_page();
 	iret_into_change();
 	single_steps();

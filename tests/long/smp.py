@@ -5,8 +5,8 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
-from lib import BUILD, POWEROFF, PROMPT, SKEP, SUSPENDED, Machine, guest_test, run, scratch  # noqa: E402
-from smp import BUSY, TICKS, healthy, online, shell, skep, ticks  # noqa: E402
+from lib import BUILD, POWEROFF, PROMPT, SKEP, SUSPENDED, Machine, guest_test, run, scratch, skep  # noqa: E402
+from smp import BUSY, TICKS, healthy, online, shell, ticks  # noqa: E402
 
 
 def eight():

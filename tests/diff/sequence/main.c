@@ -9,15 +9,13 @@
  *	--ways WORDS			of blocks, short, translated; with commas between
  *	--keep				a failing program as it is, not with what does not matter left out
  */
-#include <getopt.h>
 #include <inttypes.h>
 #include <stdlib.h>
-#include <sys/random.h>
-#include <time.h>
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include "../options.h"
 #include "sequence.h"
 #include "state/codec.h"
 #include "state/state.h"
@@ -31,14 +29,12 @@
 static const char *const way_names[BOX_WAYS] = { "alone", "blocks", "short", "translated" };
 
 static struct {
-	uint64_t seed, cases, only;
-	bool have_seed, have_case, keep, v3;
-	double seconds;
+	struct run_options run;
+	bool keep;
 	const char *ways;
-	unsigned max_failures;
-} option = { .ways = "blocks,short,translated", .max_failures = 5 };
+} option = { .ways = "blocks,short,translated", .run.max_failures = 5 };
 
-static struct box *box[BOX_WAYS];
+static struct bare *box[BOX_WAYS];
 
 /* What the reference is like after each instruction. */
 static struct step {
@@ -52,7 +48,7 @@ static struct { uint64_t programs, runs, instructions, failures, faults; } stats
 
 /* ---- One program ---------------------------------------------------------------------- */
 
-static void look(struct box *b, struct step *s)
+static void look(struct bare *b, struct step *s)
 {
 	box_state(b, &s->s);
 	s->ram = XXH3_64bits(box_ram(b), SEQ_RAM);
@@ -229,9 +225,9 @@ static void run_case(uint64_t seed, uint64_t number)
 	static struct program p;
 	struct failure f;
 
-	program_make(&p, seed, number, option.v3);
+	program_make(&p, seed, number, option.run.v3);
 	stats.programs++;
-	if (option.have_case) {
+	if (option.run.have_case) {
 		program_print(&p, p.code, stdout);
 	}
 	if (!agrees(&p, &f)) {
@@ -243,81 +239,52 @@ static void run_case(uint64_t seed, uint64_t number)
 
 /* ---- The whole ------------------------------------------------------------------------------ */
 
-static double now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
-
 /* One line that scripts/check counts. */
 static void run_seed(uint64_t seed, uint64_t n)
 {
 	uint64_t before = stats.failures;
 
-	if (option.have_case)
-		run_case(seed, option.only);
+	if (option.run.have_case)
+		run_case(seed, option.run.only_case);
 	else
-		for (uint64_t i = 0; i < n && stats.failures < option.max_failures; i++)
+		for (uint64_t i = 0; i < n && stats.failures < option.run.max_failures; i++)
 			run_case(seed, i);
 	if (stats.failures == before)
 		printf("ok seed-%" PRIu64 "\n", seed);
 	else
 		printf("not ok seed-%" PRIu64 " - the ways differ; sequence%s --seed %" PRIu64 "\n", seed,
-		       option.v3 ? " --v3" : "", seed);
+		       option.run.v3 ? " --v3" : "", seed);
 	fflush(stdout);
-}
-
-static uint64_t new_seed(void)
-{
-	uint32_t seed;
-
-	if (getrandom(&seed, sizeof seed, 0) != sizeof seed)
-		seed = (uint32_t)time(NULL);
-	return seed;
 }
 
 static void run_all(double start)
 {
-	uint64_t n = option.cases ? option.cases : CHECK_CASES;
+	uint64_t n = option.run.cases ? option.run.cases : CHECK_CASES;
 
-	if (option.have_seed || option.have_case) {
-		run_seed(option.seed, n);
+	if (option.run.have_seed || option.run.have_case) {
+		run_seed(option.run.seed, n);
 		return;
 	}
 	run_seed(1, n / 3);
 	do {
 		run_seed(new_seed(), n - n / 3);
-	} while (now() - start < option.seconds && !stats.failures);
+	} while (now() - start < option.run.seconds && !stats.failures);
 }
 
 static void parse(int argc, char **argv)
 {
 	static const struct option longs[] = {
-		{ "seed", 1, NULL, 's' }, { "cases", 1, NULL, 'n' }, { "case", 1, NULL, 'k' },
-		{ "seconds", 1, NULL, 't' }, { "ways", 1, NULL, 'w' }, { "keep", 0, NULL, 'K' },
-		{ "max-failures", 1, NULL, 'm' }, { "v3", 0, NULL, '3' }, { 0 },
+		RUN_OPTIONS, { "ways", 1, NULL, 'w' }, { "keep", 0, NULL, 'K' }, { 0 },
 	};
 	int c;
 
 	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
 		switch (c) {
-		case 's':
-			option.seed = strtoull(optarg, NULL, 0);
-			option.have_seed = true;
-			break;
-		case 'n': option.cases = strtoull(optarg, NULL, 0); break;
-		case 'k':
-			option.only = strtoull(optarg, NULL, 0);
-			option.have_case = true;
-			break;
-		case 't': option.seconds = strtod(optarg, NULL); break;
 		case 'w': option.ways = optarg; break;
 		case 'K': option.keep = true; break;
-		case '3': option.v3 = true; break;
-		case 'm': option.max_failures = (unsigned)strtoul(optarg, NULL, 0); break;
-		default: exit(2);
+		default:
+			if (!run_option(&option.run, c))
+				exit(2);
 		}
 	}
 }
@@ -327,14 +294,14 @@ int main(int argc, char **argv)
 	double start;
 
 	parse(argc, argv);
-	rule_set_model(option.v3);
+	rule_set_model(option.run.v3);
 	for (enum box_way way = 0; way < BOX_WAYS; way++) {
 		const char *why;
 
-		box[way] = box_create(way, option.v3, &why);
-		if (!box[way] && !strstr(why, "not built yet")) {
-			fprintf(stderr, "sequence: %s: %s\n", way_names[way], why);
-			return option.v3 ? 77 : 2;	/* not every host has that model */
+		box[way] = box_create(way, option.run.v3, &why);
+		if (!box[way] && !strstr(why, NO_TRANSLATOR)) {
+			printf("sequence: %s: %s\n", way_names[way], why);
+			return strstr(why, NO_MODEL) ? 77 : 2;
 		}
 		if (!box[way])
 			printf("skip %s - %s\n", way_names[way], why);

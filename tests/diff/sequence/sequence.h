@@ -53,19 +53,19 @@ enum box_way {
 	BOX_WAYS
 };
 
-struct box;
+struct bare;	/* ../bare.h */
 /* NULL with *why set: there is none. */
-struct box *box_create(enum box_way way, bool v3, const char **why);
-void box_destroy(struct box *b);
+struct bare *box_create(enum box_way way, bool v3, const char **why);
+void box_destroy(struct bare *b);
 /* Puts everything as the program finds it; cold: nothing is known of earlier runs. */
-void box_load(struct box *b, const struct program *p, bool cold);
+void box_load(struct bare *b, const struct program *p, bool cold);
 /*
  * Runs n instructions more, or until the machine halts for good (a fault's handler does); returns
  * true if it has.
  */
-bool box_run(struct box *b, uint64_t n);
-void box_state(struct box *b, struct cpu_arch_state *s);
-const uint8_t *box_ram(const struct box *b);	/* SEQ_RAM bytes */
-uint64_t box_insns(const struct box *b);
+bool box_run(struct bare *b, uint64_t n);
+void box_state(struct bare *b, struct cpu_arch_state *s);
+const uint8_t *box_ram(const struct bare *b);	/* SEQ_RAM bytes */
+uint64_t box_insns(const struct bare *b);
 
 #endif

@@ -225,20 +225,25 @@ bool has_leaf7_ebx(unsigned bit) { return leaf(7, 1) >> bit & 1; }
 bool has_leaf7_ecx(unsigned bit) { return leaf(7, 2) >> bit & 1; }
 bool has_ext_edx(unsigned bit) { return leaf(0x80000001, 3) >> bit & 1; }
 
+bool hypervisor_is(const char name[static 12])
+{
+	u32 max, is[3];
+
+	cpuid(0x40000000, 0, &max, &is[0], &is[1], &is[2]);
+	return has_leaf1_ecx(31) && !memcmp(is, name, sizeof(is));
+}
+
 void trap_init(void);
 
 void guest_start(void)
 {
-	u32 a, b, c, d;
-
 	outb(COM1 + 1, 0);		/* no interrupts */
 	outb(COM1 + 3, 0x80);
 	outb(COM1, 1);			/* 115200 */
 	outb(COM1 + 1, 0);
 	outb(COM1 + 3, 3);		/* 8N1 */
 	outb(COM1 + 4, 3);
-	cpuid(0x40000000, 0, &a, &b, &c, &d);
-	on_tcg = has_leaf1_ecx(31) && b == 0x54474354;	/* "TCGT" */
+	on_tcg = hypervisor_is("TCGTCGTCGTCG");
 	trap_init();
 	guest_main();
 	finish();

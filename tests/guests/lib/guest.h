@@ -43,6 +43,9 @@ void die(const char *fmt, ...) __attribute__((noreturn, format(printf, 1, 2)));
 /* A word of the command line that the loader gave. */
 bool guest_option(const char *word);
 
+/* Is this what CPUID calls the hypervisor?  Twelve characters, with zeroes where it is shorter. */
+bool hypervisor_is(const char name[static 12]);
+
 /* The test itself; finish() follows. */
 void guest_main(void);
 
