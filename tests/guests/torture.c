@@ -416,6 +416,39 @@ static void no_addresses(void)
 	check_eq(wrong, 0, "wrong results");
 }
 
+/* A call through the very word that it pushes the return address to, for targets that nobody knows yet. */
+SNIPPET(call_below, "mov %rdi, -8(%rsp)\n call *-8(%rsp)\n add $1, %eax\n ret");
+SNIPPET(call_alias, "mov %rdi, (%rsi)\n call *(%rsi)\n add $1, %eax\n ret");
+
+static void call_through_the_slot(void)
+{
+	ulong va = 8ul << 40;
+	u8 *p = pages_alloc(200), *stack = page_alloc();
+	unsigned wrong = 0;
+
+	section("calls through the word that they push to");
+	map(va, (ulong)stack, PTE_P | PTE_W, 1);
+	for (unsigned i = 0; i < 200; i++) {
+		u8 *f = p + i * 4096 + i * 16;
+
+		emit_mov_ret(f, i);
+		for (unsigned n = 0; n < 2; n++) {
+			ulong slot;
+
+			wrong += (u32)call(call_below, (ulong)f, 0) != i + 1;
+			/* The same word by another address. */
+			asm volatile("mov %%rsp, %%rbx\n mov %[stack], %%rsp\n mov %[alias], %%rsi\n"
+				     "mov %[to], %%rdi\n call call_alias\n mov %%rbx, %%rsp\n"
+				     : "=a"(slot)
+				     : [stack] "r"(stack + 2048), [alias] "r"(va + 2048 - 16), [to] "r"(f)
+				     : "rbx", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11", "cc",
+				       "memory");
+			wrong += (u32)slot != i + 1;
+		}
+	}
+	check_eq(wrong, 0, "wrong results");
+}
+
 /* Two accesses by one register that are as far apart as displacements let them be. */
 static void far_apart(void)
 {
@@ -683,6 +716,7 @@ void guest_main(void)
 	chain();
 	aliases();
 	no_addresses();
+	call_through_the_slot();
 	far_apart();
 	second_page();
 	iret_into_change();
