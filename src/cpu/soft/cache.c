@@ -44,7 +44,6 @@ struct soft_cache {
 	size_t npages;
 	struct block *hash[HASH_SIZE];
 	struct code_page *page_hash[PAGE_HASH_SIZE];
-	struct soft_op scratch[BLOCK_MAX_OPS];
 };
 
 struct soft_cache *soft_cache_create(struct skep_error *e)
@@ -229,6 +228,31 @@ static struct block *block_find(struct soft_cache *k, uint64_t phys, uint32_t mo
 	return b;
 }
 
+/* The block that an op belongs to; blocks lie in the arena one after the other.  NULL: none. */
+static const struct block *block_of(const struct soft_cache *k, const struct soft_op *op)
+{
+	size_t from = 0, to = k->nblocks;
+
+	if (op < k->arena || op >= k->arena + k->arena_used)
+		return NULL;
+	while (to - from > 1) {
+		size_t middle = (from + to) / 2;
+
+		if (k->blocks[middle].ops <= op)
+			from = middle;
+		else
+			to = middle;
+	}
+	return &k->blocks[from];
+}
+
+bool soft_cache_same_page(const struct soft_cpu *c, const struct soft_op *a, const struct soft_op *b)
+{
+	const struct block *x = block_of(c->cache, a), *y = block_of(c->cache, b);
+
+	return x && y && x->phys >> 12 == y->phys >> 12;
+}
+
 /* What of the mode decoding does not look at. */
 #define MODE_NOT_KEYED (MODE_USER | MODE_AC)
 
@@ -241,7 +265,7 @@ const struct soft_op *soft_cache_find(struct soft_cpu *c)
 	struct jump_entry *j;
 	struct block *b;
 	uint64_t phys, phys2 = NO_PAGE;
-	unsigned off, ninsns, nbytes, nops;
+	unsigned off, ninsns, nbytes, nops, max = BLOCK_MAX_INSNS;
 	uint8_t joined[32];
 
 	SOFT_COUNT(c, code_lookups);
@@ -271,8 +295,9 @@ const struct soft_op *soft_cache_find(struct soft_cpu *c)
 	struct block_bytes in = { fetch.host + off, 4096 - off, off };
 	struct soft_op *ops = k->arena + k->arena_used;
 
-	nops = soft_decode_block(c, &in, c->test.block_insns ? c->test.block_insns : BLOCK_MAX_INSNS,
-				 ops, &ninsns, &nbytes);
+	if (unlikely(c->test.block_insns))
+		max = MIN(max, c->test.block_insns);
+	nops = soft_decode_block(c, &in, max, ops, &ninsns, &nbytes);
 	if (!nops) {
 		/* One instruction that reaches into the next page. */
 		unsigned here = 4096 - off;

@@ -28,6 +28,9 @@ void soft_cache_flush(struct soft_cpu *c);
  */
 const struct soft_op *soft_cache_find(struct soft_cpu *c);
 
+/* Do two ops belong to blocks of the cache that begin in the same page of RAM?  Not a fast path's. */
+bool soft_cache_same_page(const struct soft_cpu *c, const struct soft_op *a, const struct soft_op *b);
+
 /* The block at c->rip has run often: makes a translation of it, if it can be had.  Run loop. */
 void soft_cache_translate(struct soft_cpu *c);
 

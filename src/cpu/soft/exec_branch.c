@@ -1,8 +1,9 @@
 /*
  * Near branches.  A direct branch within its page is linked: the op's imm
  * holds the head of the target's block once it is known.  That is safe because
- * whoever runs this block has the same page mapped, and a block that dies turns
- * its head into op_stale_head.  All others go through the jump cache.
+ * both are blocks of the same page of RAM, so that whoever runs this one has the other
+ * mapped, and a block that dies turns its head into op_stale_head.  All others go through
+ * the jump cache.
  */
 #include "cpu/soft/cache.h"
 #include "cpu/soft/exec.h"
@@ -32,7 +33,8 @@ static __attribute__((noinline)) const struct soft_op *link_and_go(struct soft_c
 	const struct soft_op *head = soft_jump_find(c, rip);
 
 	if (head) {
-		if (!head->dst)
+		/* Not if the page is mapped elsewhere by now, and only some of it has been noticed. */
+		if (!head->dst && soft_cache_same_page(c, op, head))
 			((struct soft_op *)op)->imm = (uint64_t)head;
 		c->r[SLOT_IPBASE] = rip - head->ip;
 		return head;
