@@ -42,8 +42,8 @@
 /* Of a block of n instructions.  Code may stand four times: in line and out of it, and once more in a loop. */
 #define JIT_LINKS(n)	(4 * (n) + 4)
 #define JIT_DETOURS(n)	(8 * (n) + 8)
-#define JIT_REGIONS	16u
-#define JIT_REGION_SIZE	(2u << 20)	/* bytes */
+#define JIT_REGIONS	32u
+#define JIT_REGION_SIZE	(1u << 20)	/* bytes */
 #define JIT_THUNKS_SIZE	8192u
 #define JIT_MAX_BLOCKS	(32u * 1024)
 #define JIT_BLOCK_ROOM	(128u << 10)	/* no block is longer than this */
@@ -88,7 +88,9 @@ struct soft_jit {
 	struct jit_thunks thunk;
 	struct emit e;			/* of the region that is being filled */
 	unsigned region;
-	struct jit_block *blocks[JIT_REGIONS];
+	struct jit_block *blocks[JIT_REGIONS];	/* the newest first */
+	struct jit_block *oldest[JIT_REGIONS];	/* of those, if there are any */
+	struct jit_block *doomed;		/* nobody knows them: to be freed */
 	struct jit_block *pool, *free;	/* head->disp is a number in the pool */
 	unsigned npool;
 	unsigned threshold;
