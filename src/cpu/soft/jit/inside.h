@@ -39,7 +39,7 @@
 #define GS_SLOT(n)	((int32_t)(offsetof(struct soft_cpu, r) + (n) * 8))
 
 #define JIT_MAX_INSNS	64	/* of a block */
-/* Of a block of n instructions.  Code may stand four times: in line and out of it, and once more in a loop. */
+/* Of n branches, or n instructions.  Code may stand four times: in line and out of it, and once more in a loop. */
 #define JIT_LINKS(n)	(4 * (n) + 4)
 #define JIT_DETOURS(n)	(8 * (n) + 8)
 #define JIT_REGIONS	32u
@@ -190,7 +190,7 @@ struct jit_translation {
 	struct soft_jit *j;
 	struct emit e;
 	struct jit_block *b;
-	unsigned ninsns, end_ip;
+	unsigned ninsns, nbranches, end_ip;
 	struct jit_flags flags;
 	struct jit_insn insn[JIT_MAX_INSNS];
 	struct soft_op ops[JIT_MAX_INSNS * (OPS_PER_INSN + 1)];

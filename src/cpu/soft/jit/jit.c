@@ -451,11 +451,15 @@ static void decode(struct jit_translation *t, const uint8_t *bytes, unsigned nby
 /* Memory of its own for what translated code refers to. */
 static bool settle(struct jit_translation *t)
 {
-	size_t links = JIT_LINKS(t->ninsns) * sizeof(*t->b->links);
-	size_t ops = t->nops * sizeof(*t->ops);
-	uint8_t *p = malloc(links + ops);
+	size_t links, ops = t->nops * sizeof(*t->ops);
 	struct soft_op *settled;
+	uint8_t *p;
 
+	t->nbranches = 0;
+	for (unsigned i = 0; i < t->ninsns; i++)
+		t->nbranches += t->insn[i].class >= JIT_JCC;
+	links = JIT_LINKS(t->nbranches) * sizeof(*t->b->links);
+	p = malloc(links + ops);
 	if (!p)
 		return false;
 	t->b->memory = p;
