@@ -171,7 +171,7 @@ class Machines:
 
     def cyclictest(self):
         """A tree of the program and its libraries; empty where Debian's package cannot be had."""
-        tree, load = os.path.join(BUILD, "bench", "timer"), os.path.join(BUILD, "guest", "load")
+        tree, load = os.path.join(BUILD, "bench", "timer"), os.path.join(BUILD, "guest", "programs-load")
         shutil.rmtree(tree, ignore_errors=True)
         os.makedirs(os.path.join(tree, "bin"))
         if subprocess.run([os.path.join(TOP, "scripts/fetch-programs"), "load"]).returncode:

@@ -607,9 +607,32 @@ static void debug_registers(void **state)
 	assert_int_equal(run_op(op_mov_from_dr, (struct soft_op){ .src = 0 }), EXC_GP);
 }
 
+/* ---- Blocks --------------------------------------------------------------------- */
+
+/* What a test asks for is no more than there is room for. */
+static void long_blocks(void **state)
+{
+	const struct soft_op *head;
+
+	protected_mode(0);
+	memset(ram + CODE, 0x90, 4096);
+	cpu->test.block_insns = 255;
+	head = soft_cache_find(cpu);
+	assert_non_null(head);
+	assert_int_equal(head->imm, BLOCK_MAX_INSNS);
+	soft_cache_flush(cpu);
+	cpu->test.block_insns = 3;
+	head = soft_cache_find(cpu);
+	assert_non_null(head);
+	assert_int_equal(head->imm, 3);
+	cpu->test.block_insns = 0;
+	soft_cache_flush(cpu);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(long_blocks),
 		cmocka_unit_test(same_privilege),
 		cmocka_unit_test(inward_and_back),
 		cmocka_unit_test(gate16),

@@ -298,10 +298,11 @@ def counters_of_translator():
         if tier == "interpreter":
             assert not any(one.values()), one
             continue
-        for name in ("blocks", "loops", "groups", "code_bytes", "links", "entries", "exit_interpreter",
+        for name in ("blocks", "loops", "groups", "code_bytes", "ns", "links", "entries", "exit_interpreter",
                      "exit_unknown", "exit_written"):
             assert one[name] > 0, (name, one)
         assert one["loops"] <= one["blocks"] and one["evictions"] == 0, one
+        assert 0 < one["longest_ns"] <= one["ns"], one
 
 
 def last_snapshot():

@@ -391,6 +391,57 @@ static void aliases(void)
 	check_eq(wrong, 0, "wrong results");
 }
 
+/* mov $n, %eax; ret, unless %edi is not 0: 64 bytes on, mov $10n, %eax; ret */
+static void emit_fork(u8 *p, u32 n)
+{
+	emit_mov_ret(PUT(p, "\x85\xff\x75\x3c"), n);
+	emit_mov_ret(p + 64, 10 * n);
+}
+
+/*
+ * A page is mapped elsewhere, and the processor learns it piece by piece, as it may before INVLPG: what
+ * it made of the two pages together meanwhile must not stay.
+ */
+static void half_remapped(void)
+{
+	ulong at = 9ul << 40, other = 10ul << 40;
+	u8 *p = page_alloc(), *q = page_alloc(), *filler = page_alloc();
+	unsigned wrong = 0;
+	u64 *leaf;
+
+	section("a page that is mapped elsewhere by and by");
+	leaf = map(at, 0, 0, 1);
+	map(other, (ulong)p, PTE_P, 1);
+	/* What takes the place of `at` in a TLB for code, but not in a cache of jumps. */
+	for (ulong way = 256 << 12; way < 1ul << 32; way <<= 1)
+		map(at + way, (ulong)filler, PTE_P, 1);
+	emit_mov_ret(filler + 2048, 5);
+	for (unsigned i = 0; i < 50; i++) {
+		unsigned offset = i * 65 % 1900;
+		u32 v;
+
+		emit_fork(p + offset, 1);
+		emit_fork(q + offset, 2);
+		*leaf = (ulong)p | PTE_P;
+		invlpg(at);
+		wrong += (u32)call((void *)(at + offset), 0, 0) != 1;
+		*leaf = (ulong)q | PTE_P;
+		for (ulong way = 256 << 12; way < 1ul << 32; way <<= 1)
+			wrong += (u32)call((void *)(at + way + 2048), 0, 0) != 5;
+		/* Either page will do, and one after the other. */
+		for (unsigned n = 0; n < 40; n++) {
+			v = (u32)call((void *)(at + offset), 1, 0);
+			wrong += v != 10 && v != 20;
+		}
+		invlpg(at);
+		wrong += (u32)call((void *)(other + offset), 1, 0) != 10;
+		wrong += (u32)call((void *)(other + offset), 0, 0) != 1;
+		wrong += (u32)call((void *)(at + offset), 1, 0) != 20;
+		wrong += (u32)call((void *)(at + offset), 0, 0) != 2;
+	}
+	check_eq(wrong, 0, "wrong results");
+}
+
 /* What a cache of jump targets must not take for one that it knows. */
 static void no_addresses(void)
 {
@@ -412,6 +463,39 @@ static void no_addresses(void)
 		invlpg((ulong)p);
 		for (ulong i = 1; i < 0x400; i++)
 			wrong += try_call((void *)((ulong)p ^ i << 48), 0, 0, 0) != GP;
+	}
+	check_eq(wrong, 0, "wrong results");
+}
+
+/* A call through the very word that it pushes the return address to, for targets that nobody knows yet. */
+SNIPPET(call_below, "mov %rdi, -8(%rsp)\n call *-8(%rsp)\n add $1, %eax\n ret");
+SNIPPET(call_alias, "mov %rdi, (%rsi)\n call *(%rsi)\n add $1, %eax\n ret");
+
+static void call_through_the_slot(void)
+{
+	ulong va = 8ul << 40;
+	u8 *p = pages_alloc(200), *stack = page_alloc();
+	unsigned wrong = 0;
+
+	section("calls through the word that they push to");
+	map(va, (ulong)stack, PTE_P | PTE_W, 1);
+	for (unsigned i = 0; i < 200; i++) {
+		u8 *f = p + i * 4096 + i * 16;
+
+		emit_mov_ret(f, i);
+		for (unsigned n = 0; n < 2; n++) {
+			ulong slot;
+
+			wrong += (u32)call(call_below, (ulong)f, 0) != i + 1;
+			/* The same word by another address. */
+			asm volatile("mov %%rsp, %%rbx\n mov %[stack], %%rsp\n mov %[alias], %%rsi\n"
+				     "mov %[to], %%rdi\n call call_alias\n mov %%rbx, %%rsp\n"
+				     : "=a"(slot)
+				     : [stack] "r"(stack + 2048), [alias] "r"(va + 2048 - 16), [to] "r"(f)
+				     : "rbx", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11", "cc",
+				       "memory");
+			wrong += (u32)slot != i + 1;
+		}
 	}
 	check_eq(wrong, 0, "wrong results");
 }
@@ -722,7 +806,9 @@ void guest_main(void)
 	other_stores();
 	chain();
 	aliases();
+	half_remapped();
 	no_addresses();
+	call_through_the_slot();
 	far_apart();
 	told_late();
 	second_page();

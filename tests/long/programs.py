@@ -1,7 +1,7 @@
 """Programs that make code as they run, or watch others run, in Debian: the same with each tier.
 
-luajit compiles and throws away, perl and python interpret and take signals, gdb writes breakpoints
-into what it runs.  Each runs in both tiers, which must print the same and be the same all along.
+luajit, node and java compile and throw away, perl and python interpret and take signals, gdb writes
+breakpoints into what it runs.  Each runs in both tiers, which must print the same and be the same all along.
 """
 import os
 import subprocess
@@ -18,28 +18,37 @@ PROGRAMS = {
     "perl": ("perl ", "signals 0", "regex"),
     "python": ("python ", "functions", "big", "regex"),
     "gdb": ("rip ", "eflags", "exited normally"),
+    "node": ("deoptimized -194547310 2000", "functions 7538637", "regex 1319", "doubles -0.900535066",
+             "wasm 1626540144", "big 29405376725837147", "objects 10007 6"),
+    "java": ("nulls 99700000", "calls 1.188E7", "map 1009 30", "sort -2147468934 1639632",
+             "threads 80000"),
 }
+SETS = {"node": "node", "java": "java"}     # of scripts/fetch-programs; the others are of the first one
+RAM = {"node": "1536M", "java": "2G"}
 
 
-def initrd():
-    """The initramfs with the programs, made once."""
-    if not hasattr(initrd, "path"):
+def initrd(name):
+    """The initramfs with the program, each made once."""
+    kind = SETS.get(name, "")
+    path = os.path.join(lib.scratch(), f"programs-{kind}.gz")
+    if not os.path.exists(path):
         lib.kernel("cloud")
-        p = subprocess.run([os.path.join(TOP, "scripts/fetch-programs")], capture_output=True, text=True)
+        p = subprocess.run([os.path.join(TOP, "scripts/fetch-programs"), *filter(None, [kind])],
+                           capture_output=True, text=True)
         if p.returncode:
             raise lib.Skip((p.stderr.strip().splitlines() or ["programs"])[-1])
-        initrd.path = os.path.join(lib.scratch(), "programs.gz")
-        subprocess.run([os.path.join(TOP, "scripts/mkinitramfs"), initrd.path, "cloud",
-                        os.path.join(lib.GUEST, "programs"), os.path.join(HERE, "tree")], check=True)
-    return initrd.path
+        tree = os.path.join(lib.GUEST, "programs" + ("-" + kind if kind else ""))
+        subprocess.run([os.path.join(TOP, "scripts/mkinitramfs"), path, "cloud", tree,
+                        os.path.join(HERE, "tree")], check=True)
+    return path
 
 
 def output(name, tier):
-    with lib.Machine("--kernel", lib.kernel("cloud"), "--initrd", initrd(), "--append",
+    with lib.Machine("--kernel", lib.kernel("cloud"), "--initrd", initrd(name), "--append",
                      f"console=ttyS0 quiet skep.test={name}", "-o", f"soft.tier={tier}",
-                     "-o", "clock.mode=virtual", "-o", "seed=3", ram="1G") as m:
-        m.expect(f"skep: test {name} begins", 300)
-        out = m.expect(f"skep: test {name} ended with ", 1200)
+                     "-o", "clock.mode=virtual", "-o", "seed=3", ram=RAM.get(name, "1G")) as m:
+        m.expect(f"skep: test {name} begins", 600)
+        out = m.expect(f"skep: test {name} ended with ", 2400)
         code = m.expect("\n", 10).strip()
         m.exits(lib.POWEROFF, 60)
     assert code == "0", f"{name} ended with {code}: {out[-500:]}"
@@ -60,15 +69,15 @@ def runs(name):
             for want in PROGRAMS[name]:
                 assert any(w in text for w in want.split("|")), f"{tier}: no {want!r} in {text[-800:]!r}"
         assert len(set(texts.values())) == 1, f"the tiers print different things: {texts}"
-        print("# " + next(iter(texts.values())).strip().replace("\n", "\n# "))
+        print("# " + next(iter(texts.values())).strip()[:4000].replace("\n", "\n# "))
     one.__name__ = name
     return one
 
 
 def lockstep(name):
     def one():
-        p = subprocess.run([TOOL, "--quiet", "-m", "1G", "--kernel", lib.kernel("cloud"), "--initrd",
-                            initrd(), "--append", f"console=ttyS0 quiet skep.test={name}"],
+        p = subprocess.run([TOOL, "--quiet", "-m", RAM.get(name, "1G"), "--kernel", lib.kernel("cloud"),
+                            "--initrd", initrd(name), "--append", f"console=ttyS0 quiet skep.test={name}"],
                            capture_output=True, text=True, timeout=2 * 3600)
         if p.returncode == 77:
             raise lib.Skip(p.stdout.strip())

@@ -28,7 +28,7 @@ def initrd():
         if p.returncode:
             raise Skip((p.stderr.strip().splitlines() or ["programs"])[-1])
         path = os.path.join(scratch(), "load.gz")
-        subprocess.run([os.path.join(TOP, "scripts/mkinitramfs"), path, "cloud", os.path.join(GUEST, "load"),
+        subprocess.run([os.path.join(TOP, "scripts/mkinitramfs"), path, "cloud", os.path.join(GUEST, "programs-load"),
                         os.path.join(HERE, "tree")], check=True)
         initrd.path = clocks.with_agree(path)
     return initrd.path

@@ -9,11 +9,11 @@
 #include "cpu/soft/vex_thunk.h"
 #include "vm/vm.h"
 
-#define ARENA_OPS	(512u * 1024)		/* 16 MiB */
-#define MAX_BLOCKS	(64u * 1024)
-#define HASH_SIZE	(32u * 1024)
+#define ARENA_OPS	(2048u * 1024)		/* 64 MiB, of which what is used counts */
+#define MAX_BLOCKS	(256u * 1024)
+#define HASH_SIZE	(128u * 1024)
 #define PAGE_HASH_SIZE	4096u
-#define MAX_PAGES	(16u * 1024)
+#define MAX_PAGES	(32u * 1024)
 #define NO_PAGE		UINT64_MAX
 
 struct block {
@@ -84,9 +84,12 @@ void soft_cache_flush(struct soft_cpu *c)
 
 	SOFT_COUNT(c, code_flushes);
 	c->jit_wanted = NULL;
-	memset(k->hash, 0, sizeof k->hash);
-	memset(k->page_hash, 0, sizeof k->page_hash);
-	memset(c->jumps, 0, JUMP_ENTRIES * sizeof *c->jumps);
+	/* An empty one stays as untouched as it is: that is how a machine begins. */
+	if (k->nblocks) {
+		memset(k->hash, 0, sizeof k->hash);
+		memset(k->page_hash, 0, sizeof k->page_hash);
+		memset(c->jumps, 0, JUMP_ENTRIES * sizeof *c->jumps);
+	}
 	k->nblocks = k->npages = k->arena_used = 0;
 	soft_vex_flush(c->vex);
 	soft_jit_flush(c);

@@ -48,6 +48,8 @@
 	X(translator, loops)		/* of those with a second copy */	\
 	X(translator, groups)		/* checks that serve several accesses */ \
 	X(translator, code_bytes)	/* written for them */			\
+	X(translator, ns)		/* of the host's processor: translating, evicting, flushing */ \
+	X(translator, longest_ns)	/* the longest of these times: others may wait for its end */ \
 	X(translator, links)		/* made: a jump leads to a block by itself */ \
 	X(translator, evictions)	/* blocks that lost their region */	\
 	X(translator, entries)		/* from the run loop */			\
@@ -71,6 +73,12 @@ static inline void soft_stat_add(_Atomic uint64_t *at, uint64_t n)
 {
 	atomic_store_explicit(at, atomic_load_explicit(at, memory_order_relaxed) + n,
 			      memory_order_relaxed);
+}
+
+static inline void soft_stat_max(_Atomic uint64_t *at, uint64_t n)
+{
+	if (atomic_load_explicit(at, memory_order_relaxed) < n)
+		atomic_store_explicit(at, n, memory_order_relaxed);
 }
 
 /* SOFT_COUNT(c, tlb_walks) */

@@ -164,13 +164,26 @@ static void emit_push_return(struct jit_translation *t, const struct jit_insn *x
 	emit_mem(&t->e, true, OP_MOV_STORE, HOST_B, HOST_A, at);
 }
 
+/*
+ * By a word in memory: that may be the one that the return address goes to, so nothing is written before the
+ * target is known for good.
+ */
+static void call_memory(struct jit_translation *t, const struct jit_insn *x, struct jit_detour *d)
+{
+	emit_indirect_target(t, x, d);
+	emit_lookup(t, d);
+	emit_gs(&t->e, true, OP_MOV_STORE, HOST_B, GS(jit_target));
+	emit_push_return(t, x, d);
+	emit_gs(&t->e, true, OP_MOV_LOAD, HOST_B, GS(jit_target));
+	emit_lea(&t->e, HOST_RSP, HOST_RSP, -1, 0, -8);
+	emit_go(t);
+}
+
 static void call(struct jit_translation *t, const struct jit_insn *x, struct jit_detour *d)
 {
-	bool memory = x->ops->fn == op_call_m;
-
-	if (memory) {
-		emit_indirect_target(t, x, d);
-		emit_gs(&t->e, true, OP_MOV_STORE, HOST_A, GS(jit_target));
+	if (x->ops->fn == op_call_m) {
+		call_memory(t, x, d);
+		return;
 	}
 	emit_push_return(t, x, d);
 	if (x->class == JIT_CALL && in_page(x->ops->disp)) {
@@ -178,9 +191,7 @@ static void call(struct jit_translation *t, const struct jit_insn *x, struct jit
 		emit_link(t, EMIT_JMP, x->ops->disp);
 		return;
 	}
-	if (memory)
-		emit_gs(&t->e, true, OP_MOV_LOAD, HOST_A, GS(jit_target));
-	else if (x->class == JIT_CALL)
+	if (x->class == JIT_CALL)
 		emit_page_address(t, HOST_A, x->ops->disp);
 	else
 		emit_indirect_target(t, x, d);

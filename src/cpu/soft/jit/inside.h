@@ -39,11 +39,11 @@
 #define GS_SLOT(n)	((int32_t)(offsetof(struct soft_cpu, r) + (n) * 8))
 
 #define JIT_MAX_INSNS	64	/* of a block */
-/* Of a block of n instructions.  Code may stand four times: in line and out of it, and once more in a loop. */
+/* Of n branches, or n instructions.  Code may stand four times: in line and out of it, and once more in a loop. */
 #define JIT_LINKS(n)	(4 * (n) + 4)
 #define JIT_DETOURS(n)	(8 * (n) + 8)
-#define JIT_REGIONS	16u
-#define JIT_REGION_SIZE	(2u << 20)	/* bytes */
+#define JIT_REGIONS	32u
+#define JIT_REGION_SIZE	(1u << 20)	/* bytes */
 #define JIT_THUNKS_SIZE	8192u
 #define JIT_MAX_BLOCKS	(32u * 1024)
 #define JIT_BLOCK_ROOM	(128u << 10)	/* no block is longer than this */
@@ -104,7 +104,9 @@ struct soft_jit {
 	struct jit_thunks thunk;
 	struct emit e;			/* of the region that is being filled */
 	unsigned region;
-	struct jit_block *blocks[JIT_REGIONS];
+	struct jit_block *blocks[JIT_REGIONS];	/* the newest first */
+	struct jit_block *oldest[JIT_REGIONS];	/* of those, if there are any */
+	struct jit_block *doomed;		/* nobody knows them: to be freed */
 	struct jit_block *pool, *free;	/* head->disp is a number in the pool */
 	unsigned npool;
 	unsigned threshold;
@@ -220,7 +222,7 @@ struct jit_translation {
 	struct soft_jit *j;
 	struct emit e;
 	struct jit_block *b;
-	unsigned ninsns, end_ip;
+	unsigned ninsns, nbranches, end_ip;
 	struct jit_flags flags;
 	struct jit_insn insn[JIT_MAX_INSNS];
 	struct soft_op ops[JIT_MAX_INSNS * (OPS_PER_INSN + 1)];

@@ -2,8 +2,9 @@
  * The translator's blocks: made, linked, entered, and thrown away.
  *
  * Code memory is filled region by region, round and round; a region that is to be filled again
- * loses all its blocks first, which is short work.  Nothing of it is in use then: translations are
- * made by the run loop, which translated code has been left for.
+ * loses all its blocks first, which is short work: what they have of memory is freed later, a little
+ * for each new block.  Nothing of it is in use then: translations are made by the run loop, which
+ * translated code has been left for.
  */
 #include <asm/prctl.h>
 #include <assert.h>
@@ -11,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cpu/soft/cache.h"
@@ -18,6 +20,8 @@
 #include "vm/vm.h"
 
 #define AUTO_THRESHOLD	30
+/* Blocks whose memory is given back for each new one: more than come, so that none pile up. */
+#define REAP		16u
 
 /* ---- Life ----------------------------------------------------------------------------- */
 
@@ -97,9 +101,8 @@ void soft_jit_destroy(struct soft_jit *j)
 {
 	if (!j)
 		return;
-	for (unsigned i = 0; i < JIT_REGIONS; i++)
-		for (struct jit_block *b = j->blocks[i]; b; b = b->next)
-			free(b->memory);
+	for (unsigned i = 0; i < j->npool; i++)
+		free(j->pool[i].memory);
 	code_memory_destroy(&j->code);
 	free(j->pool);
 	free(j->t);
@@ -115,6 +118,25 @@ int32_t soft_jit_threshold(const struct soft_cpu *c)
 {
 	/* Legacy modes are the interpreter's. */
 	return c->jit && c->mode & MODE_CS64 ? (int32_t)c->jit->threshold : 0;
+}
+
+/* ---- Time that it takes ------------------------------------------------------------------ */
+
+/* Of this thread: what others of the host do meanwhile is not our doing. */
+static uint64_t thread_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+static void count_time(struct soft_cpu *c, uint64_t since)
+{
+	uint64_t ns = thread_ns() - since;
+
+	SOFT_COUNT_N(c, translator_ns, ns);
+	soft_stat_max(&c->stats.translator_longest_ns, ns);
 }
 
 /* ---- Links ---------------------------------------------------------------------------- */
@@ -148,6 +170,17 @@ static struct jit_block *block_of(struct soft_jit *j, const struct soft_op *head
 	return &j->pool[(uint32_t)head->disp];
 }
 
+/* Links to it lead to their own way out again. */
+static void unlink_incoming(struct soft_jit *j, struct jit_block *b)
+{
+	while (b->incoming) {
+		struct jit_link *l = b->incoming;
+
+		unlink_from(l);
+		emit_patch(&j->e, l->site, l->exit);
+	}
+}
+
 /* Entries lead to the run loop from now on, and links to their own way out. */
 static void kill_block(struct soft_jit *j, struct jit_block *b)
 {
@@ -160,12 +193,7 @@ static void kill_block(struct soft_jit *j, struct jit_block *b)
 			b->ops[i].fn = op_stale;
 	emit_insn(&e, &(struct emit_insn){ .op = 0xb8, .reg = HOST_A, .imm = b->ip, .imm_size = 4 });
 	emit_branch(&e, EMIT_JMP, j->thunk.leave);
-	while (b->incoming) {
-		struct jit_link *l = b->incoming;
-
-		unlink_from(l);
-		emit_patch(&j->e, l->site, l->exit);
-	}
+	unlink_incoming(j, b);
 }
 
 void soft_jit_kill(struct soft_cpu *c, struct soft_op *head)
@@ -182,45 +210,73 @@ static void forget_jumps(struct soft_cpu *c)
 	memset(c->jit_keys, 0, sizeof(c->jit_keys));
 }
 
+/* Memory is given back a little at a time: see reap. */
+static void doom(struct soft_jit *j, struct jit_block *first, struct jit_block *last)
+{
+	last->next = j->doomed;
+	j->doomed = first;
+}
+
+/*
+ * Nothing leads to its code any more when this returns, so the code itself is left as it is: only what
+ * knows of it changes.
+ */
+static void evict(struct soft_cpu *c, struct jit_block *b)
+{
+	struct soft_jit *j = c->jit;
+
+	SOFT_COUNT_N(c, translator_evictions, !b->dead);
+	unlink_incoming(j, b);
+	for (unsigned i = 0; i < b->nlinks; i++)
+		unlink_from(&b->links[i]);
+	if (b->head) {
+		b->head->fn = op_head;
+		b->head->disp = (int32_t)j->threshold;
+	}
+}
+
 static void empty_region(struct soft_cpu *c, unsigned region)
 {
 	struct soft_jit *j = c->jit;
-	struct jit_block *b, *next;
+	struct jit_block *last = NULL;
 
-	for (b = j->blocks[region]; b; b = next) {
-		next = b->next;
-		if (!b->dead) {
-			SOFT_COUNT(c, translator_evictions);
-			kill_block(j, b);
-		}
-		for (unsigned i = 0; i < b->nlinks; i++)
-			unlink_from(&b->links[i]);
-		if (b->head) {
-			b->head->fn = op_head;
-			b->head->disp = (int32_t)j->threshold;
-		}
-		free_block(j, b);
+	for (struct jit_block *b = j->blocks[region]; b; b = b->next) {
+		evict(c, b);
+		last = b;
 	}
+	if (last)
+		doom(j, j->blocks[region], last);
 	j->blocks[region] = NULL;
+	forget_jumps(c);
 }
 
 void soft_jit_flush(struct soft_cpu *c)
 {
 	struct soft_jit *j = c->jit;
+	uint64_t since;
 
 	if (!j)
 		return;
+	since = thread_ns();
 	for (unsigned i = 0; i < JIT_REGIONS; i++) {
-		struct jit_block *b, *next;
-
-		for (b = j->blocks[i]; b; b = next) {
-			next = b->next;
-			free_block(j, b);
-		}
+		if (j->blocks[i])
+			doom(j, j->blocks[i], j->oldest[i]);
 		j->blocks[i] = NULL;
 	}
 	forget_jumps(c);
 	begin_region(j, 0);
+	count_time(c, since);
+}
+
+/* Frees some of what was evicted or flushed. */
+static void reap(struct soft_jit *j, unsigned n)
+{
+	while (n-- && j->doomed) {
+		struct jit_block *b = j->doomed;
+
+		j->doomed = b->next;
+		free_block(j, b);
+	}
 }
 
 /* ---- The jump cache ------------------------------------------------------------------------ */
@@ -395,11 +451,15 @@ static void decode(struct jit_translation *t, const uint8_t *bytes, unsigned nby
 /* Memory of its own for what translated code refers to. */
 static bool settle(struct jit_translation *t)
 {
-	size_t links = JIT_LINKS(t->ninsns) * sizeof(*t->b->links);
-	size_t ops = t->nops * sizeof(*t->ops);
-	uint8_t *p = malloc(links + ops);
+	size_t links, ops = t->nops * sizeof(*t->ops);
 	struct soft_op *settled;
+	uint8_t *p;
 
+	t->nbranches = 0;
+	for (unsigned i = 0; i < t->ninsns; i++)
+		t->nbranches += t->insn[i].class >= JIT_JCC;
+	links = JIT_LINKS(t->nbranches) * sizeof(*t->b->links);
+	p = malloc(links + ops);
 	if (!p)
 		return false;
 	t->b->memory = p;
@@ -422,7 +482,8 @@ static bool settle(struct jit_translation *t)
 
 static bool has_room(const struct soft_jit *j)
 {
-	return j->e.end - j->e.at >= (ptrdiff_t)JIT_BLOCK_ROOM && (j->free || j->npool < JIT_MAX_BLOCKS);
+	return j->e.end - j->e.at >= (ptrdiff_t)JIT_BLOCK_ROOM &&
+	       (j->free || j->doomed || j->npool < JIT_MAX_BLOCKS);
 }
 
 static struct jit_block *new_block(struct soft_cpu *c)
@@ -435,9 +496,9 @@ static struct jit_block *new_block(struct soft_cpu *c)
 		unsigned next = (j->region + 1) % JIT_REGIONS;
 
 		empty_region(c, next);
-		forget_jumps(c);
 		begin_region(j, next);
 	}
+	reap(j, REAP);
 	b = j->free;
 	if (b)
 		j->free = b->next;
@@ -460,8 +521,8 @@ static void count_block(struct soft_cpu *c, const struct jit_translation *t)
 	SOFT_COUNT_N(c, translator_code_bytes, (uint64_t)(t->e.at - c->jit->e.at));
 }
 
-void soft_jit_translate(struct soft_cpu *c, const uint8_t *bytes, unsigned nbytes, unsigned ip,
-			struct soft_op *head)
+static void translate(struct soft_cpu *c, const uint8_t *bytes, unsigned nbytes, unsigned ip,
+		      struct soft_op *head)
 {
 	struct soft_jit *j = c->jit;
 	struct jit_translation *t = j->t;
@@ -493,8 +554,19 @@ void soft_jit_translate(struct soft_cpu *c, const uint8_t *bytes, unsigned nbyte
 	for (unsigned i = 0; i < t->nlinks; i++)
 		b->links[i] = t->links[i];
 	b->next = j->blocks[j->region];
+	if (!b->next)
+		j->oldest[j->region] = b;
 	j->blocks[j->region] = b;
 	b->head = head;
 	head->disp = (int32_t)(b - j->pool);
 	head->fn = op_head_jit;
+}
+
+void soft_jit_translate(struct soft_cpu *c, const uint8_t *bytes, unsigned nbytes, unsigned ip,
+			struct soft_op *head)
+{
+	uint64_t since = thread_ns();
+
+	translate(c, bytes, nbytes, ip, head);
+	count_time(c, since);
 }
