@@ -206,6 +206,8 @@ struct dma_view {
 	enum dma_dir dir;
 };
 
+/* Would such a view be given? Fetches nothing. Any thread. */
+bool dma_reaches(const struct guest_memory *m, uint64_t gpa, uint64_t len);
 int dma_map(struct guest_memory *m, uint64_t gpa, size_t len, enum dma_dir dir,
 	    struct dma_view *view);
 /*

@@ -72,6 +72,11 @@ static void after_write(struct guest_memory *m, const struct mem_region *r, uint
 		vm_invalidate_code(m->vm, gpa, len);
 }
 
+bool dma_reaches(const struct guest_memory *m, uint64_t gpa, uint64_t len)
+{
+	return !len || memory_dma_region(m, gpa, len);
+}
+
 int dma_map(struct guest_memory *m, uint64_t gpa, size_t len, enum dma_dir dir,
 	    struct dma_view *view)
 {
