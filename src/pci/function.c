@@ -65,6 +65,7 @@ void pci_init_endpoint(struct pci_device *p)
 void pci_finish_endpoint(struct pci_device *p)
 {
 	pci_unmap_bars(p);
+	pci_detach(p);
 	free(p->vector);
 	p->vector = NULL;
 	p->nvectors = 0;

@@ -342,7 +342,9 @@ static void pci_bus_finish(struct device *d)
 {
 	struct pci_bus *b = container_of(d, struct pci_bus, dev);
 
-	pci_set_ecam(b, 0, 0);
+	/* Devices that were made later are gone already. */
+	if (b->ecam_size)
+		bus_unmap(&d->vm->mmio, b->ecam_base);
 	bus_unmap(&d->vm->ports, ADDRESS_PORT);
 }
 
@@ -424,6 +426,13 @@ void pci_init_header(struct pci_device *p)
 	p->config[PCI_HEADER_TYPE] = t->header_type;
 	store16(p->config + PCI_SUBSYS_VENDOR, t->subsys_vendor);
 	store16(p->config + PCI_SUBSYS_ID, t->subsys_id);
+}
+
+void pci_detach(struct pci_device *p)
+{
+	if (p->bus)
+		p->bus->slot[p->devfn] = NULL;
+	p->bus = NULL;
 }
 
 int pci_attach(struct pci_bus *b, struct pci_device *p, uint8_t devfn, struct skep_error *e)

@@ -252,6 +252,8 @@ void pci_commit_endpoint(struct pci_device *p, const struct pci_model *m, bool i
 
 /* ---- Between the files of this room -------------------------------------- */
 
+/* The device goes away. */
+void pci_detach(struct pci_device *p);
 /* The registers say something else about decoding: lays all BARs as they say. */
 void pci_update_bars(struct pci_bus *b);
 void pci_unmap_bars(struct pci_device *p);

@@ -122,18 +122,28 @@ void packed_unpop(struct virtqueue *q, const struct virtq_chain *c)
 	q->avail = back ^ RING_WRAP;
 }
 
-void packed_push(struct virtqueue *q, const struct virtq_chain *c, uint32_t written)
+/* The driver looks at the first place alone until that is used, so its flags come last. */
+void packed_fill(struct virtqueue *q, const struct virtq_chain *c, uint32_t written)
 {
 	struct { uint32_t len; uint16_t id; } e = { written, c->id };
-	uint16_t flags = q->used & RING_WRAP ? PACKED_AVAIL | PACKED_USED : 0;
-	uint64_t at = desc_at(q, q->used);
+	uint16_t flags = (q->filled & RING_WRAP ? PACKED_AVAIL | PACKED_USED : 0) |
+			 (written ? DESC_WRITE : 0);
+	uint64_t at = desc_at(q, q->filled);
 
 	if (dma_write(ring_memory(q), at + 8, &e, 6)) {
 		virtio_broken(q->v, "queue %u: %#" PRIx64 " is no memory", q->index, at);
 		return;
 	}
-	ring_store16(q, at + FLAGS_OFFSET, flags | (written ? DESC_WRITE : 0));
-	q->used = advance(q, q->used, c->places);
+	if (q->filled == q->used)
+		q->first_flags = flags;
+	else
+		ring_store16(q, at + FLAGS_OFFSET, flags);
+	q->filled = advance(q, q->filled, c->places);
+}
+
+void packed_flush(struct virtqueue *q)
+{
+	ring_store16(q, desc_at(q, q->used) + FLAGS_OFFSET, q->first_flags);
 }
 
 /* A count that goes back as far as it did since `from`, so that differences are right. */

@@ -118,7 +118,7 @@ void virtq_unpop(struct virtqueue *q, const struct virtq_chain *c)
 		q->avail--;
 }
 
-void virtq_push(struct virtqueue *q, const struct virtq_chain *c, uint32_t written)
+void virtq_fill(struct virtqueue *q, const struct virtq_chain *c, uint32_t written)
 {
 	if (!virtq_current(q, c) || !q->in_flight)
 		return;
@@ -128,9 +128,40 @@ void virtq_push(struct virtqueue *q, const struct virtq_chain *c, uint32_t writt
 		return;
 	written = MIN(written, c->writable);
 	if (virtio_has(q->v, VIRTIO_F_RING_PACKED))
-		packed_push(q, c, written);
+		packed_fill(q, c, written);
 	else
-		split_push(q, c, written);
+		split_fill(q, c, written);
+}
+
+void virtq_flush(struct virtqueue *q)
+{
+	if (!q->enabled || q->filled == q->used || !virtio_running(q->v))
+		return;
+	if (virtio_has(q->v, VIRTIO_F_RING_PACKED))
+		packed_flush(q);
+	else
+		split_flush(q);
+	q->used = q->filled;
+}
+
+void virtq_push(struct virtqueue *q, const struct virtq_chain *c, uint32_t written)
+{
+	virtq_fill(q, c, written);
+	virtq_flush(q);
+}
+
+struct virtq_mark virtq_mark(const struct virtqueue *q)
+{
+	return (struct virtq_mark){ q->generation, q->avail, q->in_flight };
+}
+
+void virtq_rewind(struct virtqueue *q, const struct virtq_mark *m)
+{
+	if (q->generation != m->generation)
+		return;
+	q->avail = m->avail;
+	q->in_flight = m->in_flight;
+	q->filled = q->used;
 }
 
 void virtq_signal(struct virtqueue *q)
@@ -301,7 +332,7 @@ void virtq_reset(struct virtqueue *q)
 
 void virtq_start(struct virtqueue *q, bool packed)
 {
-	q->avail = q->used = q->signalled = packed ? RING_WRAP : 0;
+	q->avail = q->used = q->filled = q->signalled = packed ? RING_WRAP : 0;
 }
 
 static bool good(const struct virtqueue *q, uint64_t gpa, size_t len, unsigned align)

@@ -79,6 +79,8 @@ struct virtqueue {
 	 * that goes with it in bit 15, as the driver writes them (2.8.6.1).
 	 */
 	uint16_t avail, used;
+	uint16_t filled;	/* `used` with what virtq_fill wrote and virtq_flush has not shown */
+	uint16_t first_flags;	/* packed: what shows it */
 	uint16_t signalled;	/* `used` as it was when it was last decided whether to signal */
 	bool kicked;
 
@@ -98,6 +100,22 @@ int virtq_pop(struct virtqueue *q, struct virtq_chain *c);
 void virtq_unpop(struct virtqueue *q, const struct virtq_chain *c);
 /* Gives the buffer back; written is how many bytes of its writable part the device wrote, from the first. */
 void virtq_push(struct virtqueue *q, const struct virtq_chain *c, uint32_t written);
+/*
+ * The same in two steps, for what the driver must see at once or not at all (a packet in several
+ * buffers): it sees what was filled when it is flushed.  Nothing is filled when a callback returns.
+ */
+void virtq_fill(struct virtqueue *q, const struct virtq_chain *c, uint32_t written);
+void virtq_flush(struct virtqueue *q);
+/*
+ * The way back: a mark taken before some pops, and everything is as it was then, what was filled
+ * included; if nothing was pushed or flushed since.
+ */
+struct virtq_mark {
+	uint32_t generation;
+	uint16_t avail, in_flight;
+};
+struct virtq_mark virtq_mark(const struct virtqueue *q);
+void virtq_rewind(struct virtqueue *q, const struct virtq_mark *m);
 /* An interrupt, if the driver wants one for what was pushed since the last call. */
 void virtq_signal(struct virtqueue *q);
 /* May the chain still be used? False after a reset. */

@@ -39,13 +39,15 @@ static inline bool ring_passed(uint16_t event, uint16_t now, uint16_t old)
 }
 
 bool split_pop(struct virtqueue *q, struct virtq_chain *c);
-void split_push(struct virtqueue *q, const struct virtq_chain *c, uint32_t written);
+void split_fill(struct virtqueue *q, const struct virtq_chain *c, uint32_t written);
+void split_flush(struct virtqueue *q);
 bool split_wants_signal(struct virtqueue *q);
 void split_want_kicks(struct virtqueue *q);
 
 bool packed_pop(struct virtqueue *q, struct virtq_chain *c);
 void packed_unpop(struct virtqueue *q, const struct virtq_chain *c);
-void packed_push(struct virtqueue *q, const struct virtq_chain *c, uint32_t written);
+void packed_fill(struct virtqueue *q, const struct virtq_chain *c, uint32_t written);
+void packed_flush(struct virtqueue *q);
 bool packed_wants_signal(struct virtqueue *q);
 void packed_want_kicks(struct virtqueue *q);
 

@@ -114,17 +114,20 @@ bool split_pop(struct virtqueue *q, struct virtq_chain *c)
 	return true;
 }
 
-void split_push(struct virtqueue *q, const struct virtq_chain *c, uint32_t written)
+void split_fill(struct virtqueue *q, const struct virtq_chain *c, uint32_t written)
 {
 	struct { uint32_t id, len; } e = { c->id, written };
-	uint64_t at = q->device + RING_ENTRIES + 8u * (q->used % q->size);
+	uint64_t at = q->device + RING_ENTRIES + 8u * (q->filled % q->size);
 
-	if (dma_write(ring_memory(q), at, &e, sizeof(e))) {
+	if (dma_write(ring_memory(q), at, &e, sizeof(e)))
 		virtio_broken(q->v, "queue %u: %#" PRIx64 " is no memory", q->index, at);
-		return;
-	}
-	q->used++;
-	ring_store16(q, q->device + RING_IDX, q->used);
+	else
+		q->filled++;
+}
+
+void split_flush(struct virtqueue *q)
+{
+	ring_store16(q, q->device + RING_IDX, q->filled);
 }
 
 bool split_wants_signal(struct virtqueue *q)
