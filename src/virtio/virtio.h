@@ -241,5 +241,7 @@ void virtio_reset_queue(struct virtio *v, struct virtqueue *q);
 /* Every virtio device there is; vm/devices.c lists them. */
 extern const struct virtio_type virtio_rnd_type;
 extern const struct state_record virtio_rnd_record;
+extern const struct virtio_type virtio_balloon_type;
+extern const struct state_record virtio_balloon_record;
 
 #endif

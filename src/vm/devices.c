@@ -45,5 +45,6 @@ const struct device_type *const device_types[] = {
 	&hostbridge_type.device,
 	&lpc_type.device,
 	&virtio_rnd_type.pci.device,
+	&virtio_balloon_type.pci.device,
 	NULL,
 };

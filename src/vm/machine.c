@@ -59,6 +59,7 @@ const struct state_record *const machine_records[] = {
 	&hostbridge_record,
 	&lpc_record,
 	&virtio_rnd_record,
+	&virtio_balloon_record,
 	NULL,
 };
 

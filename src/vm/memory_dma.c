@@ -196,6 +196,21 @@ int memory_discard(struct guest_memory *m, uint64_t gpa, uint64_t len)
 	return 0;
 }
 
+int memory_forget(struct guest_memory *m, uint64_t gpa, uint64_t len)
+{
+	int r = memory_discard(m, gpa, len);
+	size_t at, end;
+
+	if (r || !len)
+		return r;
+	at = region_page(memory_dma_region(m, gpa, len), gpa);
+	end = at + len / GUEST_PAGE_SIZE;
+	/* DIRTY stays: a delta tells that they are zero now. */
+	while ((at = memory_find(m, at, end, PAGE_TOUCHED, true)) < end)
+		atomic_fetch_and(&m->page_flags[at++], (uint8_t)~PAGE_TOUCHED);
+	return 0;
+}
+
 int memory_load_file(struct guest_memory *m, uint64_t gpa, int fd, uint64_t offset, uint64_t len)
 {
 	const struct mem_region *r;
