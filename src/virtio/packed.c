@@ -122,28 +122,34 @@ void packed_unpop(struct virtqueue *q, const struct virtq_chain *c)
 	q->avail = back ^ RING_WRAP;
 }
 
-/* The driver looks at the first place alone until that is used, so its flags come last. */
-void packed_fill(struct virtqueue *q, const struct virtq_chain *c, uint32_t written)
+/* One buffer; its flags, which make it used, are the caller's to write. */
+static bool put_used(struct virtqueue *q, uint16_t pos, const struct virtq_filled *f)
 {
-	struct { uint32_t len; uint16_t id; } e = { written, c->id };
-	uint16_t flags = (q->filled & RING_WRAP ? PACKED_AVAIL | PACKED_USED : 0) |
-			 (written ? DESC_WRITE : 0);
-	uint64_t at = desc_at(q, q->filled);
+	struct { uint32_t len; uint16_t id; } e = { f->written, f->id };
 
-	if (dma_write(ring_memory(q), at + 8, &e, 6)) {
-		virtio_broken(q->v, "queue %u: %#" PRIx64 " is no memory", q->index, at);
-		return;
-	}
-	if (q->filled == q->used)
-		q->first_flags = flags;
-	else
-		ring_store16(q, at + FLAGS_OFFSET, flags);
-	q->filled = advance(q, q->filled, c->places);
+	return ring_write(q, desc_at(q, pos) + 8, &e, 6);
 }
 
+static uint16_t used_flags(uint16_t pos, const struct virtq_filled *f)
+{
+	return (pos & RING_WRAP ? PACKED_AVAIL | PACKED_USED : 0) | (f->written ? DESC_WRITE : 0);
+}
+
+/* The driver looks at the first place alone until that is used, so its flags come last. */
 void packed_flush(struct virtqueue *q)
 {
-	ring_store16(q, desc_at(q, q->used) + FLAGS_OFFSET, q->first_flags);
+	uint16_t first = q->used;
+
+	for (unsigned i = 0; i < q->nfilled; i++) {
+		const struct virtq_filled *f = &q->filled[i];
+
+		if (!put_used(q, q->used, f))
+			return;
+		if (i && !ring_store16(q, desc_at(q, q->used) + FLAGS_OFFSET, used_flags(q->used, f)))
+			return;
+		q->used = advance(q, q->used, f->places);
+	}
+	ring_store16(q, desc_at(q, first) + FLAGS_OFFSET, used_flags(first, &q->filled[0]));
 }
 
 /* A count that goes back as far as it did since `from`, so that differences are right. */

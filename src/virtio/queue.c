@@ -25,6 +25,14 @@ bool ring_copy(struct virtqueue *q, uint64_t gpa, void *buf, size_t len)
 	return false;
 }
 
+bool ring_write(struct virtqueue *q, uint64_t gpa, const void *buf, size_t len)
+{
+	if (!dma_write(ring_memory(q), gpa, buf, len))
+		return true;
+	virtio_broken(q->v, "queue %u: %#" PRIx64 " is no memory", q->index, gpa);
+	return false;
+}
+
 /* Rings are aligned (virtq_check_addresses), so these are one access each on the host, too. */
 bool ring_load16(struct virtqueue *q, uint64_t gpa, uint16_t *v)
 {
@@ -90,14 +98,16 @@ int virtq_pop(struct virtqueue *q, struct virtq_chain *c)
 {
 	bool packed = virtio_has(q->v, VIRTIO_F_RING_PACKED);
 
+	/* Whatever happens, *c is a chain that may be pushed to no effect. */
+	c->generation = q->generation - 1;
 	if (!q->enabled || !virtio_running(q->v))
 		return 0;
-	c->generation = q->generation;
 	c->places = 1;
 	c->nreadable = c->nwritable = 0;
 	c->readable = c->writable = 0;
 	if (!(packed ? packed_pop(q, c) : split_pop(q, c)))
 		return 0;
+	c->generation = q->generation;
 	q->in_flight++;
 	return 1;
 }
@@ -120,28 +130,22 @@ void virtq_unpop(struct virtqueue *q, const struct virtq_chain *c)
 
 void virtq_fill(struct virtqueue *q, const struct virtq_chain *c, uint32_t written)
 {
-	if (!virtq_current(q, c) || !q->in_flight)
+	if (!virtq_current(q, c) || !q->in_flight || q->nfilled == VIRTQ_SIZE_MAX)
 		return;
 	q->in_flight--;
-	/* A driver that took the bus away (kexec) must not find its memory changed. */
-	if (!virtio_running(q->v))
-		return;
-	written = MIN(written, c->writable);
-	if (virtio_has(q->v, VIRTIO_F_RING_PACKED))
-		packed_fill(q, c, written);
-	else
-		split_fill(q, c, written);
+	q->filled[q->nfilled++] = (struct virtq_filled){ c->id, c->places, MIN(written, c->writable) };
 }
 
 void virtq_flush(struct virtqueue *q)
 {
-	if (!q->enabled || q->filled == q->used || !virtio_running(q->v))
-		return;
-	if (virtio_has(q->v, VIRTIO_F_RING_PACKED))
-		packed_flush(q);
-	else
-		split_flush(q);
-	q->used = q->filled;
+	/* A driver that took the bus away (kexec) must not find its memory changed. */
+	if (q->nfilled && q->enabled && virtio_running(q->v)) {
+		if (virtio_has(q->v, VIRTIO_F_RING_PACKED))
+			packed_flush(q);
+		else
+			split_flush(q);
+	}
+	q->nfilled = 0;
 }
 
 void virtq_push(struct virtqueue *q, const struct virtq_chain *c, uint32_t written)
@@ -161,7 +165,7 @@ void virtq_rewind(struct virtqueue *q, const struct virtq_mark *m)
 		return;
 	q->avail = m->avail;
 	q->in_flight = m->in_flight;
-	q->filled = q->used;
+	q->nfilled = 0;
 }
 
 void virtq_signal(struct virtqueue *q)
@@ -332,7 +336,7 @@ void virtq_reset(struct virtqueue *q)
 
 void virtq_start(struct virtqueue *q, bool packed)
 {
-	q->avail = q->used = q->filled = q->signalled = packed ? RING_WRAP : 0;
+	q->avail = q->used = q->signalled = packed ? RING_WRAP : 0;
 }
 
 static bool good(const struct virtqueue *q, uint64_t gpa, size_t len, unsigned align)

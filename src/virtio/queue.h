@@ -79,14 +79,19 @@ struct virtqueue {
 	 * that goes with it in bit 15, as the driver writes them (2.8.6.1).
 	 */
 	uint16_t avail, used;
-	uint16_t filled;	/* `used` with what virtq_fill wrote and virtq_flush has not shown */
-	uint16_t first_flags;	/* packed: what shows it */
 	uint16_t signalled;	/* `used` as it was when it was last decided whether to signal */
 	bool kicked;
 
 	uint16_t in_flight;	/* chains popped and not pushed */
 	uint32_t generation;
 	bool want_kicks;	/* not saved: see virtq_want_kicks */
+
+	/* What virtq_fill took and virtq_flush has not told yet. */
+	unsigned nfilled;
+	struct virtq_filled {
+		uint16_t id, places;
+		uint32_t written;
+	} filled[VIRTQ_SIZE_MAX];
 };
 
 #define VIRTQ_NO_VECTOR	0xffff

@@ -27,6 +27,7 @@ struct packed_desc {
 struct guest_memory *ring_memory(const struct virtqueue *q);
 /* Of guest memory: false, and the device is broken, where there is none. */
 bool ring_copy(struct virtqueue *q, uint64_t gpa, void *buf, size_t len);
+bool ring_write(struct virtqueue *q, uint64_t gpa, const void *buf, size_t len);
 bool ring_load16(struct virtqueue *q, uint64_t gpa, uint16_t *v);
 bool ring_store16(struct virtqueue *q, uint64_t gpa, uint16_t v);
 /* One more segment; false: the device is broken. */
@@ -39,14 +40,12 @@ static inline bool ring_passed(uint16_t event, uint16_t now, uint16_t old)
 }
 
 bool split_pop(struct virtqueue *q, struct virtq_chain *c);
-void split_fill(struct virtqueue *q, const struct virtq_chain *c, uint32_t written);
 void split_flush(struct virtqueue *q);
 bool split_wants_signal(struct virtqueue *q);
 void split_want_kicks(struct virtqueue *q);
 
 bool packed_pop(struct virtqueue *q, struct virtq_chain *c);
 void packed_unpop(struct virtqueue *q, const struct virtq_chain *c);
-void packed_fill(struct virtqueue *q, const struct virtq_chain *c, uint32_t written);
 void packed_flush(struct virtqueue *q);
 bool packed_wants_signal(struct virtqueue *q);
 void packed_want_kicks(struct virtqueue *q);

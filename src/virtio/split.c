@@ -114,20 +114,17 @@ bool split_pop(struct virtqueue *q, struct virtq_chain *c)
 	return true;
 }
 
-void split_fill(struct virtqueue *q, const struct virtq_chain *c, uint32_t written)
-{
-	struct { uint32_t id, len; } e = { c->id, written };
-	uint64_t at = q->device + RING_ENTRIES + 8u * (q->filled % q->size);
-
-	if (dma_write(ring_memory(q), at, &e, sizeof(e)))
-		virtio_broken(q->v, "queue %u: %#" PRIx64 " is no memory", q->index, at);
-	else
-		q->filled++;
-}
-
 void split_flush(struct virtqueue *q)
 {
-	ring_store16(q, q->device + RING_IDX, q->filled);
+	for (unsigned i = 0; i < q->nfilled; i++) {
+		struct { uint32_t id, len; } e = { q->filled[i].id, q->filled[i].written };
+		uint16_t n = (uint16_t)(q->used + i) % q->size;
+
+		if (!ring_write(q, q->device + RING_ENTRIES + 8u * n, &e, sizeof(e)))
+			return;
+	}
+	q->used += q->nfilled;
+	ring_store16(q, q->device + RING_IDX, q->used);
 }
 
 bool split_wants_signal(struct virtqueue *q)

@@ -411,7 +411,7 @@ static void commit_queue(struct virtqueue *q, const struct virtio_queue_model *m
 	q->desc = m->desc;
 	q->driver = m->driver;
 	q->device = m->device;
-	q->avail = q->used = q->filled = m->next;
+	q->avail = q->used = m->next;
 	q->signalled = m->signalled;
 }
 
