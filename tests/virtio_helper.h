@@ -11,7 +11,7 @@
  *	assert_true(vdrv_used(&d, queue, &id, &len));
  *	vdrv_end(&d);
  *
- * Messages that the device sends are counted by vector (their data); the wires of PIRQs are recorded.
+ * Messages that the device sends are counted by vector (their data); the levels of wires are recorded.
  */
 #ifndef SKEP_TESTS_VIRTIO_HELPER_H
 #define SKEP_TESTS_VIRTIO_HELPER_H
@@ -105,6 +105,7 @@ static inline void vdrv_set(struct vdrv *d, unsigned offset, unsigned size, uint
 static inline void vdrv_enable(struct vdrv *d, bool msix)
 {
 	vdrv_config_write(d, PCI_BAR0, 4, VDRV_BAR);
+	vdrv_config_write(d, PCI_BAR0 + 4, 4, 0);
 	vdrv_config_write(d, PCI_BAR0 + 8, 4, VDRV_MSIX);
 	vdrv_config_write(d, PCI_COMMAND, 2, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
 	for (unsigned i = 0; msix && i < d->v->pci.nvectors; i++) {

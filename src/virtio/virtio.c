@@ -70,8 +70,8 @@ void virtio_broken(struct virtio *v, const char *fmt, ...)
 		va_start(ap, fmt);
 		vsnprintf(why, sizeof(why), fmt, ap);
 		va_end(ap);
-		skep_say("%s: the guest's driver broke the rules of %s: %s; the device stands until the "
-			 "driver resets it", v->pci.dev.name, v->pci.dev.type->name, why);
+		skep_say("skep: %s: the guest's driver broke the rules of %s: %s; the device stands until "
+			 "it is reset\n", v->pci.dev.name, v->pci.dev.type->name, why);
 		v->complained = true;
 	}
 	config_interrupt(v);
