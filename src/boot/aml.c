@@ -206,6 +206,33 @@ void aml_dword_field(struct blob *b, uint8_t source, uint64_t byte, const char *
 	aml_path(b, name);
 }
 
+void aml_region(struct blob *b, const char *name, uint8_t space, uint64_t offset, uint64_t len)
+{
+	open_ext(b, 0x80);
+	aml_path(b, name);
+	blob_u8(b, space);
+	aml_int(b, offset);
+	aml_int(b, len);
+}
+
+size_t aml_field(struct blob *b, const char *region)
+{
+	size_t open = open_ext(b, 0x81);
+
+	aml_path(b, region);
+	blob_u8(b, 0x01);	/* byte access, no lock, the other bits preserved */
+	return open;
+}
+
+void aml_field_entry(struct blob *b, const char *name, uint8_t bits)
+{
+	if (name)
+		aml_path(b, name);
+	else
+		blob_u8(b, 0);
+	blob_u8(b, bits);
+}
+
 /* Resources. */
 
 #define RES_FIXED	0x0c	/* both ends fixed, positive decode, resource producer */

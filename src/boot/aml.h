@@ -54,6 +54,12 @@ void aml_op(struct blob *b, uint8_t op);
 /* CreateDWordField(source, byte, name): source is AML_ARG0 + n or AML_LOCAL0 + n. */
 void aml_dword_field(struct blob *b, uint8_t source, uint64_t byte, const char *name);
 
+/* OperationRegion(name, space, offset, len), and Field(name, ByteAcc): entries follow. */
+void aml_region(struct blob *b, const char *name, uint8_t space, uint64_t offset, uint64_t len);
+size_t aml_field(struct blob *b, const char *region);
+/* Of up to 63 bits; name NULL: nothing lies there. */
+void aml_field_entry(struct blob *b, const char *name, uint8_t bits);
+
 /* Resource descriptors (ACPI 6.4, section 6.4), put into a blob of their own. */
 void aml_res_io(struct blob *r, uint16_t base, uint8_t len);
 void aml_res_irq(struct blob *r, unsigned irq);

@@ -2,11 +2,11 @@
 #include <stdio.h>
 
 #include "boot/aml.h"
+#include "boot/prt.h"
 #include "boot/tables.h"
 #include "chipset/chipset.h"
 #include "clock/vmclock.h"
 #include "clock/vmgenid.h"
-#include "pci/pci.h"
 #include "vm/vm.h"
 
 #define PCI_HOLE_FIRST	((uint32_t)(ECAM_BASE + ECAM_SIZE))
@@ -44,25 +44,6 @@ static void root_resources(const struct vm *vm, unsigned phys_bits, struct blob 
 	aml_res_memory_window32(&r, PCI_HOLE_FIRST, PCI_HOLE_LAST);
 	high_window(vm, phys_bits, &r);
 	aml_crs(b, &r);
-}
-
-static void root_interrupts(struct blob *b)
-{
-	size_t prt;
-
-	aml_name(b, "_PRT");
-	prt = aml_package(b, 32 * 4);
-	for (unsigned slot = 0; slot < 32; slot++)
-		for (unsigned pin = 0; pin < 4; pin++) {
-			size_t entry = aml_package(b, 4);
-
-			aml_int(b, slot << 16 | 0xffff);
-			aml_int(b, pin);
-			aml_int(b, 0);		/* no link device: a fixed interrupt */
-			aml_int(b, pci_intx_gsi(slot, pin));
-			aml_end(b, entry);
-		}
-	aml_end(b, prt);
 }
 
 static void store_bits(struct blob *b, uint8_t op, const char *name, uint64_t bits)
@@ -172,6 +153,7 @@ static void isa_devices(struct blob *b)
 	size_t open = aml_device(b, "ISA_");
 
 	aml_name_int(b, "_ADR", 0x001f0000);
+	prt_registers(b);
 	chip(b, "RTC_", "PNP0B00", rtc, ARRAY_SIZE(rtc), 8);
 	chip(b, "PIT_", "PNP0100", pit, ARRAY_SIZE(pit), 0);
 	chip(b, "PIC_", "PNP0000", pic, ARRAY_SIZE(pic), 2);
@@ -353,10 +335,11 @@ struct dsdt_pages dsdt_build(const struct vm *vm, unsigned phys_bits, struct blo
 	aml_name_int(b, "_SEG", 0);
 	aml_name_int(b, "_BBN", 0);
 	root_resources(vm, phys_bits, b);
-	root_interrupts(b);
+	prt_build(b);
 	root_osc(b);
 	isa_devices(b);
 	aml_end(b, root);
+	prt_links(b);
 	motherboard(b);
 	hpet(b);
 	fw_cfg(b);
@@ -367,6 +350,7 @@ struct dsdt_pages dsdt_build(const struct vm *vm, unsigned phys_bits, struct blo
 	processors(vm, b);
 	aml_end(b, sb);
 	events(b, &pages);
+	prt_pic(b);
 	sleep_states(b);
 	return pages;
 }

@@ -32,6 +32,7 @@ struct chipset {
 	struct ioapic *ioapic;
 	struct mc146818 *rtc;
 	struct acpi_pm *pm;
+	struct pci_bus *pci;
 };
 
 /* INTR of the 8259 pair goes to LINT0 of every processor. */
@@ -125,6 +126,18 @@ static void rtc_alarm(void *opaque)
 	acpi_pm_rtc_alarm(opaque);
 }
 
+/* PIRQs go to the I/O APIC, and to the 8259s as the LPC bridge routes them. */
+static void connect_pci(struct chipset *cs)
+{
+	struct irq_line gsi[PCI_PIRQS], isa[16];
+
+	for (unsigned n = 0; n < PCI_PIRQS; n++)
+		gsi[n] = chipset_gsi(cs->vm, 16 + n);
+	for (unsigned n = 0; n < 16; n++)
+		isa[n] = chipset_gsi(cs->vm, n);
+	pci_connect_interrupts(cs->pci, gsi, isa, chipset_msi);
+}
+
 /* PCI, and what its bridge decodes for other chips. */
 static int create_pci(struct chipset *cs, struct skep_error *e)
 {
@@ -143,6 +156,8 @@ static int create_pci(struct chipset *cs, struct skep_error *e)
 	pci = pci_create(cs->vm, e);
 	if (!pci)
 		return -ENOMEM;
+	cs->pci = pci;
+	connect_pci(cs);
 	pci_connect_reset_control(pci, &reset_control_ops, reset);
 	lpc = pci_find(pci, PCI_DEVFN_LPC);
 	if (lpc)
@@ -176,6 +191,8 @@ int chipset_create(struct vm *vm, struct skep_error *e)
 		r = debug_exit_create(vm, e);
 	if (!r)
 		r = create_firmware(vm, e);
+	if (!r)
+		r = pci_create_devices(cs->pci, e);
 	return r;
 }
 

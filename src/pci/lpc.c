@@ -60,8 +60,24 @@ void lpc_connect_pm(struct pci_device *p,
 	update_pm(l);
 }
 
+/* Of PIRQ n. */
+static unsigned pirq_register(unsigned n)
+{
+	return n < 4 ? LPC_PIRQA + n : LPC_PIRQE + n - 4;
+}
+
+static void update_routes(struct lpc *l, bool restored)
+{
+	struct pci_device *p = &l->pci;
+
+	for (unsigned n = 0; p->bus && n < PCI_PIRQS; n++)
+		pci_route(p->bus, n, p->config[pirq_register(n)], restored);
+}
+
 static void lpc_written(struct pci_device *p, unsigned offset, unsigned size)
 {
+	if (pci_touches(offset, size, LPC_PIRQA, 4) || pci_touches(offset, size, LPC_PIRQE, 4))
+		update_routes(container_of(p, struct lpc, pci), false);
 	if (offset <= LPC_ACPI_CNTL && offset + size > LPC_PMBASE)
 		update_pm(container_of(p, struct lpc, pci));
 }
@@ -84,7 +100,7 @@ static int lpc_init(struct device *d, struct skep_error *e)
 	return 0;
 }
 
-static void load_model(struct lpc *l, const struct lpc_model *m)
+static void load_model(struct lpc *l, const struct lpc_model *m, bool restored)
 {
 	uint8_t *c = l->pci.config;
 
@@ -95,6 +111,7 @@ static void load_model(struct lpc *l, const struct lpc_model *m)
 	memcpy(c + LPC_PIRQE, m->pirq + 4, 4);
 	c[LPC_SIRQ_CNTL] = m->sirq_cntl;
 	store32(c + LPC_RCBA, m->rcba);
+	update_routes(l, restored);
 	update_pm(l);
 }
 
@@ -106,7 +123,7 @@ static void lpc_reset(struct device *d)
 		.sirq_cntl = 0x10,
 	};
 
-	load_model(container_of(d, struct lpc, pci.dev), &reset);
+	load_model(container_of(d, struct lpc, pci.dev), &reset, false);
 }
 
 static void lpc_export(const struct device *d, void *model)
@@ -140,7 +157,7 @@ static int lpc_validate(const struct device *d, const void *model, struct skep_e
 
 static void lpc_commit(struct device *d, const void *model)
 {
-	load_model(container_of(d, struct lpc, pci.dev), model);
+	load_model(container_of(d, struct lpc, pci.dev), model, true);
 }
 
 static const struct state_field lpc_fields[] = {

@@ -18,6 +18,7 @@
 #include "clock/vmclock.h"
 #include "clock/vmgenid.h"
 #include "pci/pci.h"
+#include "virtio/virtio.h"
 
 const struct device_type *const device_types[] = {
 	/* processors and board */
@@ -43,5 +44,7 @@ const struct device_type *const device_types[] = {
 	&pci_bus_type,
 	&hostbridge_type.device,
 	&lpc_type.device,
+	&virtio_rnd_type.pci.device,
+	&virtio_balloon_type.pci.device,
 	NULL,
 };

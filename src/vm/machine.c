@@ -30,6 +30,7 @@
 #include "clock/vmclock.h"
 #include "clock/vmgenid.h"
 #include "pci/pci.h"
+#include "virtio/virtio.h"
 #include "vm/inputlog.h"
 #include "vm/machine_record.h"
 #include "vm/vm.h"
@@ -57,6 +58,8 @@ const struct state_record *const machine_records[] = {
 	&pci_bus_record,
 	&hostbridge_record,
 	&lpc_record,
+	&virtio_rnd_record,
+	&virtio_balloon_record,
 	NULL,
 };
 

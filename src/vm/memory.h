@@ -206,8 +206,8 @@ struct dma_view {
 	enum dma_dir dir;
 };
 
-/* Would these bytes, at least one, be given?  Touches nothing. */
-bool dma_reaches(const struct guest_memory *m, uint64_t gpa, size_t len);
+/* Would such a view be given? Fetches nothing. Any thread. */
+bool dma_reaches(const struct guest_memory *m, uint64_t gpa, uint64_t len);
 int dma_map(struct guest_memory *m, uint64_t gpa, size_t len, enum dma_dir dir,
 	    struct dma_view *view);
 /*
@@ -225,6 +225,13 @@ int dma_zero(struct guest_memory *m, uint64_t gpa, size_t len);
  * written, for a delta.  -EFAULT as above, -EINVAL: not whole pages. Any thread.
  */
 int memory_discard(struct guest_memory *m, uint64_t gpa, uint64_t len);
+/*
+ * The same for pages that the guest gives away (a balloon): they are not TOUCHED any more either,
+ * so that no save looks at them until they are written again.  A processor may still hold a write
+ * tag: the caller calls vm_flush_tlbs before the guest is told that its pages were taken, since only
+ * from then on what it writes must be kept. Any thread.
+ */
+int memory_forget(struct guest_memory *m, uint64_t gpa, uint64_t len);
 
 /*
  * Fills RAM from a regular file without a copy through this process: at start-up

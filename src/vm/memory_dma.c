@@ -72,9 +72,9 @@ static void after_write(struct guest_memory *m, const struct mem_region *r, uint
 		vm_invalidate_code(m->vm, gpa, len);
 }
 
-bool dma_reaches(const struct guest_memory *m, uint64_t gpa, size_t len)
+bool dma_reaches(const struct guest_memory *m, uint64_t gpa, uint64_t len)
 {
-	return memory_dma_region(m, gpa, len) != NULL;
+	return !len || memory_dma_region(m, gpa, len);
 }
 
 int dma_map(struct guest_memory *m, uint64_t gpa, size_t len, enum dma_dir dir,
@@ -193,6 +193,21 @@ int memory_discard(struct guest_memory *m, uint64_t gpa, uint64_t len)
 	if (memory_make_zero(m, r, gpa, len) < 0)
 		memset(r->host + (gpa - r->gpa), 0, len);
 	after_write(m, r, gpa, len);
+	return 0;
+}
+
+int memory_forget(struct guest_memory *m, uint64_t gpa, uint64_t len)
+{
+	int r = memory_discard(m, gpa, len);
+	size_t at, end;
+
+	if (r || !len)
+		return r;
+	at = region_page(memory_dma_region(m, gpa, len), gpa);
+	end = at + len / GUEST_PAGE_SIZE;
+	/* DIRTY stays: a delta tells that they are zero now. */
+	while ((at = memory_find(m, at, end, PAGE_TOUCHED, true)) < end)
+		atomic_fetch_and(&m->page_flags[at++], (uint8_t)~PAGE_TOUCHED);
 	return 0;
 }
 

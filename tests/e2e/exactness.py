@@ -58,10 +58,10 @@ def shm():
     raise Skip("4 GiB of free space for snapshots")
 
 
-def machine_args(workload, *more, cpus=1):
+def machine_args(workload, *more, cpus=1, modules=()):
     return ["run", "-c", str(cpus), "-m", RAM, "-l", "com1,stdio", "-o", "clock.mode=virtual", "-o", "seed=7",
             "-o", "uuid=11111111-2222-4333-8444-555555555555", *more,
-            "--kernel", kernel("cloud"), "--initrd", initrd("cloud"),
+            "--kernel", kernel("cloud"), "--initrd", initrd("cloud", modules),
             "--append", f"console=ttyS0 skep.test={workload}", "exact"]
 
 
@@ -271,6 +271,20 @@ def identities():
             shutil.rmtree(directory, ignore_errors=True)
 
 
+def entropy():
+    """A guest that reads virtio-rnd all the time and gives memory to a balloon, messages or lines."""
+    for append in "", " pci=nomsi":
+        directory = shm()
+        try:
+            argv = machine_args("entropy" + append, "-s", "3,virtio-rnd", "-s", "11,virtio-balloon",
+                                modules=("virtio_pci", "virtio_rng", "virtio_balloon"))
+            total = total_insns(argv, directory)
+            points = choose(random.Random(seed() + 4), total, 600 if LONG else 12)
+            assert join(points, directory, argv) >= len(points) - 1
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
 # With the settings that they need.
 GUESTS = [("real",), ("exceptions",), ("strings",), ("paging32",), ("task",), ("smc",), ("timers",), ("apic",),
           ("hpet",), ("fpu",), ("exact",), ("pvclock", "-o", "identity=kvm"),
@@ -361,4 +375,4 @@ if __name__ == "__main__":
         except Skip as e:
             print(e)
             sys.exit(77)
-    run(save_restore_save, freestanding, to_the_end, identities, debian_two, debian_four, debian_boot)
+    run(save_restore_save, freestanding, to_the_end, identities, entropy, debian_two, debian_four, debian_boot)

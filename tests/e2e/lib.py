@@ -66,22 +66,23 @@ def kernel(flavour):
 
 
 @guest_locked
-def _initrd(flavour):
-    out = os.path.join(GUEST, flavour, "e2e.gz")
+def _initrd(flavour, modules):
+    out = os.path.join(GUEST, flavour, "-".join(("e2e",) + modules) + ".gz")
     trees = [os.path.join(TOP, "scripts"), os.path.join(HERE, "tree"),
              os.path.join(GUEST, flavour, "modules")]
     newest = max(os.path.getmtime(os.path.join(d, f)) for t in trees
                  for d, _, files in os.walk(t) for f in files + ["."])
     if not os.path.exists(out) or os.path.getmtime(out) < newest:
-        subprocess.run([os.path.join(TOP, "scripts/mkinitramfs"), out, flavour,
-                        os.path.join(HERE, "tree")], check=True)
+        subprocess.run([os.path.join(TOP, "scripts/mkinitramfs"), "-m", " ".join(modules), out,
+                        flavour, os.path.join(HERE, "tree")], check=True)
     return out
 
 
-def initrd(flavour):
-    """Path of the initramfs with the scripts of tests/e2e/tree/tests in /tests."""
+def initrd(flavour, modules=()):
+    """Path of the initramfs with the scripts of tests/e2e/tree/tests in /tests, and these kernel
+    modules, which are loaded at boot with what they depend on ("virtio_pci", "virtio_blk")."""
     kernel(flavour)
-    return _initrd(flavour)
+    return _initrd(flavour, tuple(modules))
 
 
 def freestanding(name):
@@ -187,9 +188,9 @@ class Machine:
         self.errors.close()
 
 
-def linux(flavour, append="", *args, **kw):
+def linux(flavour, append="", *args, modules=(), **kw):
     """Debian's kernel with the tests' initramfs."""
-    return Machine("--kernel", kernel(flavour), "--initrd", initrd(flavour),
+    return Machine("--kernel", kernel(flavour), "--initrd", initrd(flavour, modules),
                    "--append", f"console=ttyS0 {append}".strip(), *args, **kw)
 
 
