@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <liburing.h>
 #include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #define ENTRIES	128
 
@@ -12,6 +14,12 @@ struct ring {
 	unsigned queued;	/* not yet with the kernel */
 	unsigned pending;	/* queued or under way */
 };
+
+/* liburing 2.3 declares functions for restrictions and enabling, and does not export them. */
+static int do_register(struct io_uring *u, unsigned what, void *arg, unsigned n)
+{
+	return syscall(SYS_io_uring_register, u->ring_fd, what, arg, n) < 0 ? -errno : 0;
+}
 
 /* The ring does nothing but what a disk needs, whatever may be written into it later. */
 static int restrict_ring(struct io_uring *u)
@@ -27,8 +35,9 @@ static int restrict_ring(struct io_uring *u)
 		r[2 + i].opcode = IORING_RESTRICTION_SQE_OP;
 		r[2 + i].sqe_op = ops[i];
 	}
-	return io_uring_register_restrictions(u, r, 2 + sizeof(ops));
+	return do_register(u, IORING_REGISTER_RESTRICTIONS, r, 2 + sizeof(ops));
 }
+
 
 struct ring *ring_create(int fd, int event, int *err)
 {
@@ -48,7 +57,7 @@ struct ring *ring_create(int fd, int event, int *err)
 	if (!*err)
 		*err = restrict_ring(&r->u);
 	if (!*err)
-		*err = io_uring_enable_rings(&r->u);
+		*err = do_register(&r->u, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
 	if (*err < 0) {
 		io_uring_queue_exit(&r->u);
 		free(r);

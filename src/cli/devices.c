@@ -85,6 +85,9 @@ static int slot_conf(struct config *c, const char *node, const char *device, cha
 
 		if (!*word)
 			continue;
+		/* A path or URI may have a '=' in it; no key has a slash. */
+		if (eq && memchr(word, '/', (size_t)(eq - word)))
+			eq = NULL;
 		if (!eq && first && t->positional) {
 			ret = set(c, node, t->positional, word, origin, e);
 		} else if (!eq && !t->positional) {

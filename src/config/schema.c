@@ -178,6 +178,7 @@ const struct config_place config_places[] = {
 const struct config_slot_type config_slot_types[] = {
 	{ "hostbridge", 0, 0, 0, NULL, "the host bridge, 8086:29c0; always at 0:0.0" },
 	{ "lpc", 0, 31, 0, NULL, "the LPC bridge, 8086:2918; always at 0:31.0" },
+	{ "virtio-blk", -1, -1, -1, "path", "disk: virtio-blk,FILE[,ro][,overlay=FILE]" },
 	{ "virtio-rnd", -1, -1, -1, NULL, "entropy source" },
 	{ "virtio-balloon", -1, -1, -1, NULL, "memory balloon; saves skip what the guest does not use" },
 	{ .name = NULL },

@@ -594,7 +594,7 @@ static int read_serial(struct blk *b, struct config_node *n, struct skep_error *
 				 BLK_SERIAL);
 	if (!ser)
 		snprintf(text, sizeof(text), "skep-%.15s", strncmp(name, "pci.", 4) ? name : name + 4);
-	strncpy(b->serial, ser ? ser : text, BLK_SERIAL);
+	memcpy(b->serial, ser ? ser : text, strlen(ser ? ser : text));
 	return 0;
 }
 

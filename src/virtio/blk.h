@@ -116,11 +116,8 @@ struct blk_request *blk_request_get(struct blk *b);
 void blk_request_put(struct blk *b, struct blk_request *rq);
 
 /* blk_state.c: what a save carries. */
-extern const struct state_record virtio_blk_record;
 void blk_export(const struct virtio *v, void *model);
 int blk_validate(const struct virtio *v, const void *model, struct skep_error *e);
 void blk_commit(struct virtio *v, const void *model);
-
-extern const struct virtio_type virtio_blk_type;
 
 #endif

@@ -122,6 +122,11 @@ void packed_unpop(struct virtqueue *q, const struct virtq_chain *c)
 	q->avail = back ^ RING_WRAP;
 }
 
+void packed_carry(struct virtqueue *q, const struct virtq_chain *c)
+{
+	q->avail = advance(q, q->avail, c->places);
+}
+
 /* One buffer; its flags, which make it used, are the caller's to write. */
 static bool put_used(struct virtqueue *q, uint16_t pos, const struct virtq_filled *f)
 {

@@ -334,6 +334,16 @@ void virtq_reset(struct virtqueue *q)
 				 .want_kicks = true };
 }
 
+void virtq_carry(struct virtqueue *q, struct virtq_chain *c)
+{
+	c->generation = q->generation;
+	q->in_flight++;
+	if (virtio_has(q->v, VIRTIO_F_RING_PACKED))
+		packed_carry(q, c);
+	else
+		q->avail++;
+}
+
 void virtq_start(struct virtqueue *q, bool packed)
 {
 	q->avail = q->used = q->signalled = packed ? RING_WRAP : 0;

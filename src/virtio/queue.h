@@ -158,6 +158,11 @@ void virtq_iov_done(struct virtqueue *q, const struct virtq_chain *c, size_t off
 int virtq_check_addresses(const struct virtqueue *q, bool packed, struct skep_error *e);
 /* Everything as after power-on; chains become stale. */
 void virtq_reset(struct virtqueue *q);
+/*
+ * For a restore: a chain that was in flight, and that the device's own record carried; checked.
+ * In order of popping, for each queue, as far as it matters to the device.
+ */
+void virtq_carry(struct virtqueue *q, struct virtq_chain *c);
 /* The first index or place, for a queue that is being enabled. */
 void virtq_start(struct virtqueue *q, bool packed);
 

@@ -46,6 +46,7 @@ void split_want_kicks(struct virtqueue *q);
 
 bool packed_pop(struct virtqueue *q, struct virtq_chain *c);
 void packed_unpop(struct virtqueue *q, const struct virtq_chain *c);
+void packed_carry(struct virtqueue *q, const struct virtq_chain *c);
 void packed_flush(struct virtqueue *q);
 bool packed_wants_signal(struct virtqueue *q);
 void packed_want_kicks(struct virtqueue *q);
