@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -22,6 +23,33 @@ void image_close(struct image *im)
 {
 	if (im)
 		im->ops->close(im);
+}
+
+static int hex(char c)
+{
+	return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+bool image_id_parse(const char *text, uint8_t id[IMAGE_ID_SIZE])
+{
+	unsigned i;
+
+	for (i = 0; i < IMAGE_ID_SIZE; i++) {
+		int high = hex(text[2 * i]), low = high < 0 ? -1 : hex(text[2 * i + 1]);
+
+		if (low < 0)
+			return false;
+		id[i] = (uint8_t)(high << 4 | low);
+	}
+	return !text[2 * IMAGE_ID_SIZE];
+}
+
+void image_id_print(const uint8_t id[IMAGE_ID_SIZE], char *text)
+{
+	unsigned i;
+
+	for (i = 0; i < IMAGE_ID_SIZE; i++)
+		sprintf(text + 2 * i, "%02x", id[i]);
 }
 
 int image_compare(const struct image_identity *was, const struct image_identity *is,
@@ -55,6 +83,26 @@ uint64_t iov_length(const struct iovec *iov, unsigned niov)
 	for (i = 0; i < niov; i++)
 		len += iov[i].iov_len;
 	return len;
+}
+
+unsigned iov_slice(const struct iovec *iov, unsigned niov, uint64_t offset, uint64_t len,
+		   struct iovec *out)
+{
+	unsigned n = 0;
+
+	for (; niov && len; iov++, niov--) {
+		uint64_t part;
+
+		if (offset >= iov->iov_len) {
+			offset -= iov->iov_len;
+			continue;
+		}
+		part = MIN(len, iov->iov_len - offset);
+		out[n++] = (struct iovec){ (uint8_t *)iov->iov_base + offset, part };
+		len -= part;
+		offset = 0;
+	}
+	return n;
 }
 
 void iov_gather(void *to, const struct iovec *iov, unsigned niov, size_t len)

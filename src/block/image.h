@@ -44,6 +44,13 @@ struct image_options {
 	const char *overlay;	/* NULL: none */
 	/* Read-only view of one of the overlay's snapshots: IMAGE_ID_SIZE bytes, or NULL. */
 	const uint8_t *snapshot;
+	/*
+	 * An overlay is to be new, over path, or over one of the snapshots of the overlay at `from`:
+	 * what a restore or clone begins with.
+	 */
+	bool fresh;
+	const char *from;
+	const uint8_t *from_snapshot;
 	bool read_only;
 	bool nocache;		/* O_DIRECT */
 	bool sync;		/* O_SYNC */
@@ -96,10 +103,17 @@ struct image *nbd_open(const struct image_options *o, struct skep_error *e);
 struct image *overlay_open(const struct image_options *o, struct skep_error *e);
 bool nbd_is_uri(const char *path);
 
+/* 32 hexadecimal digits, and back (text has room for 33 bytes). */
+bool image_id_parse(const char *text, uint8_t id[IMAGE_ID_SIZE]);
+void image_id_print(const uint8_t id[IMAGE_ID_SIZE], char *text);
+
 /* Do two identities tell of the same content?  e says what is different. */
 int image_compare(const struct image_identity *was, const struct image_identity *is,
 		  struct skep_error *e);
 
+/* The part of a vector from byte `offset` on, len bytes; out has room for niov. Returns how many. */
+unsigned iov_slice(const struct iovec *iov, unsigned niov, uint64_t offset, uint64_t len,
+		   struct iovec *out);
 /* Helpers on plain descriptors: all bytes, or a negative errno (-EIO at an early end). */
 int fd_read(int fd, const struct iovec *iov, unsigned niov, uint64_t offset);
 int fd_write(int fd, const struct iovec *iov, unsigned niov, uint64_t offset);
@@ -110,5 +124,8 @@ void iov_scatter(const struct iovec *iov, unsigned niov, const void *from, size_
 
 /* lock.c: -EBUSY with a sentence that says who has it, if that can be found out. */
 int image_lock(int fd, const char *owner, const char *path, bool write, struct skep_error *e);
+/* One byte of its own, that stands for a part of the file. */
+int image_lock_part(int fd, uint64_t part, bool write);
+void image_unlock_part(int fd, uint64_t part);
 
 #endif

@@ -96,12 +96,25 @@ static void find_holder(int fd, char *buf, size_t size)
 	closedir(proc);
 }
 
+/* Far beyond any byte of a file, and not part of what a writer locks. */
+#define PARTS		((off_t)1 << 61)
+
+int image_lock_part(int fd, uint64_t part, bool write)
+{
+	return set_lock(fd, write ? F_WRLCK : F_RDLCK, PARTS + (off_t)(part & UINT32_MAX), 1);
+}
+
+void image_unlock_part(int fd, uint64_t part)
+{
+	set_lock(fd, F_UNLCK, PARTS + (off_t)(part & UINT32_MAX), 1);
+}
+
 static int take(int fd, bool write)
 {
 	int err;
 
 	if (write)
-		return set_lock(fd, F_WRLCK, 0, 0);
+		return set_lock(fd, F_WRLCK, 0, PARTS);
 	err = set_lock(fd, F_RDLCK, 0, READER_BYTES);
 	if (!err)
 		err = set_lock(fd, F_RDLCK, QEMU_NO_WRITE, 1);

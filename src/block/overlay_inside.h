@@ -41,7 +41,7 @@ struct overlay_super {
 	uint32_t generation, nsnapshots;
 	struct overlay_ref root;
 	struct overlay_ref snapshots;	/* the first of the blocks that hold them; sum: of all */
-	uint8_t zero[OB - 8 - 136];
+	uint8_t zero[OB - 8 - 112];
 	uint64_t sum;			/* XXH3 of what stands before it */
 };
 _Static_assert(sizeof(struct overlay_super) == OB, "one block");
@@ -123,6 +123,8 @@ int overlay_write_block(struct overlay *o, uint64_t block, const void *buf, size
 /* overlay_map.c */
 struct node *node_new(unsigned level);
 void node_free(struct node *n);		/* and all below it; NULL is fine */
+/* The map that a superblock or a snapshot leads to; an empty one where ref leads nowhere. */
+int map_root(struct overlay *o, const struct overlay_ref *ref, struct node **root);
 /*
  * The leaf that has block n of the disk, in *leaf (NULL: there is none, and all of it is the base's).
  * make: made if it is not there, and all maps above it dirty.

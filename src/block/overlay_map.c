@@ -114,6 +114,17 @@ static int node_load(struct overlay *o, const struct overlay_ref *ref, unsigned 
 	return 0;
 }
 
+int map_root(struct overlay *o, const struct overlay_ref *ref, struct node **root)
+{
+	if (ref->block)
+		return node_load(o, ref, LEVELS - 1, root);
+	*root = node_new(LEVELS - 1);
+	if (!*root)
+		return -ENOMEM;
+	(*root)->dirty = false;
+	return 0;
+}
+
 /* The index in a map of the given level that leads to leaf number n. */
 static unsigned child_index(uint64_t leaf, unsigned level)
 {

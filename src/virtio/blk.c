@@ -527,6 +527,9 @@ static const struct config_key blk_keys[] = {
 	  "nbd+unix:///?socket=/path)" },
 	{ "overlay", CONFIG_PATH, .help = "what is written goes to this file, over path, which is only "
 	  "read; made if it is not there" },
+	{ "from", CONFIG_STRING, .help = "set by skep restore and clone: FILE@SNAPSHOT, what a new overlay lies "
+	  "over" },
+	{ "fresh", CONFIG_BOOL, .def = "false", .help = "set by skep restore and clone: the overlay must be new" },
 	{ "ro", CONFIG_BOOL, .def = "false", .help = "the guest cannot write" },
 	{ "nocache", CONFIG_BOOL, .def = "false", .help = "past the host's cache (O_DIRECT)" },
 	{ "direct", CONFIG_BOOL, .def = "false", .help = "every write is on stable storage when it ends "
@@ -604,13 +607,34 @@ static struct image *open_image(struct blk *b, struct config_node *n, struct ske
 		.owner = b->v.pci.dev.name,
 		.path = config_string(n, "path"),
 		.overlay = config_string(n, "overlay"),
+		.fresh = config_bool(n, "fresh"),
 		.read_only = config_bool(n, "ro"),
 		.nocache = config_bool(n, "nocache"),
 		.sync = config_bool(n, "direct") || config_bool(n, "sync"),
 		.retry_s = (unsigned)config_uint(n, "retry"),
 	};
 
-	return image_open(&o, e);
+	const char *from = config_string(n, "from"), *at = from ? strrchr(from, '@') : NULL;
+	uint8_t id[IMAGE_ID_SIZE];
+	struct image *im;
+	char *file;
+
+	if (!from)
+		return image_open(&o, e);
+	if (!at || !image_id_parse(at + 1, id)) {
+		skep_fail(e, EINVAL, "%s.from: \"%.100s\" is not FILE@SNAPSHOT", o.owner, from);
+		return NULL;
+	}
+	file = strndup(from, (size_t)(at - from));
+	if (!file) {
+		skep_fail(e, ENOMEM, "%s: no memory for a disk", o.owner);
+		return NULL;
+	}
+	o.from = file;
+	o.from_snapshot = id;
+	im = image_open(&o, e);
+	free(file);
+	return im;
 }
 
 static enum block_engine choose_engine(struct config_node *n)
