@@ -29,13 +29,14 @@ struct request_list {
 
 struct block {
 	struct vm *vm;
+	struct block *next;		/* in vm->disks */
 	struct image *im;
 	char *owner;
 	struct ring *ring;		/* NULL: none */
 	int event;			/* eventfd: something has ended */
 	struct loop_watch *watch;
 	unsigned pending;		/* submitted and not done. Device lock */
-	int lost;			/* what the first failed flush said. Device lock */
+	_Atomic int lost;		/* what the first failed flush said */
 	bool running;			/* block_run is at it. Device lock */
 	bool handed;			/* something was ever given to a worker. Device lock */
 	void (*batch)(void *opaque);	/* NULL: nobody asked */
@@ -164,12 +165,14 @@ static void give_worker(struct block *b, struct block_request *r)
 
 static void finish(struct block *b, struct block_request *r, int err)
 {
+	int none = 0;
+
 	if (err && err != -ECANCELED)
 		b->counts.errors++;
-	if (r->op == BLOCK_FLUSH && err && err != -ECANCELED && !b->lost)
-		b->lost = err;
+	if (r->op == BLOCK_FLUSH && err && err != -ECANCELED)
+		atomic_compare_exchange_strong(&b->lost, &none, err);
 	if (r->op == BLOCK_FLUSH && !err)
-		err = b->lost;
+		err = atomic_load(&b->lost);
 	b->counts.at_once += b->running;
 	b->pending--;
 	r->done(r, err);
@@ -343,7 +346,26 @@ void block_hold(struct block *b)
 	b->im->ops->interrupt(b->im, false);
 }
 
-struct image *block_image(struct block *b)
+int block_sync(struct block *b)
+{
+	int err = b->im->ops->flush(b->im), none = 0;
+
+	if (err && err != -ECANCELED)
+		atomic_compare_exchange_strong(&b->lost, &none, err);
+	return err ? err : atomic_load(&b->lost);
+}
+
+struct block *block_next(const struct block *b)
+{
+	return b->next;
+}
+
+const char *block_owner(const struct block *b)
+{
+	return b->owner;
+}
+
+struct image *block_image(const struct block *b)
 {
 	return b->im;
 }
@@ -389,7 +411,7 @@ static int choose_engine(struct block *b, enum block_engine engine, struct skep_
 struct block *block_create(struct vm *vm, const char *owner, struct image *im,
 			   enum block_engine engine, struct skep_error *e)
 {
-	struct block *b = calloc(1, sizeof(*b));
+	struct block *b = calloc(1, sizeof(*b)), **p;
 	int err;
 
 	if (!b) {
@@ -412,18 +434,28 @@ struct block *block_create(struct vm *vm, const char *owner, struct image *im,
 		err = choose_engine(b, engine, e);
 	if (!err && !(b->watch = loop_watch(vm, b->event, EPOLLIN, on_event, b, e)))
 		err = -ENOMEM;
-	if (!err)
-		return b;
-	block_destroy(b);
-	return NULL;
+	if (err) {
+		block_destroy(b);
+		return NULL;
+	}
+	for (p = &vm->disks; *p; p = &(*p)->next)
+		;
+	*p = b;
+	return b;
 }
 
 void block_destroy(struct block *b)
 {
+	struct block **p;
 	unsigned i;
 
 	if (!b)
 		return;
+	for (p = &b->vm->disks; *p; p = &(*p)->next)
+		if (*p == b) {
+			*p = b->next;
+			break;
+		}
 	if (b->pending)
 		block_hold(b);
 	pthread_mutex_lock(&b->lock);

@@ -60,7 +60,13 @@ void block_drain(struct block *b);
  */
 void block_hold(struct block *b);
 
-struct image *block_image(struct block *b);
+/* Flushes what has ended by now, at once. Any thread, no lock; as a failed flush, a failure stays. */
+int block_sync(struct block *b);
+
+/* The disks of a machine (vm->disks), in order of creation; the list changes before it runs only. */
+struct block *block_next(const struct block *b);
+const char *block_owner(const struct block *b);
+struct image *block_image(const struct block *b);
 uint64_t block_size(const struct block *b);	/* bytes, now */
 /* Has the image another size by now? Nothing under way. */
 int block_refresh(struct block *b, struct skep_error *e);

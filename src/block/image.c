@@ -3,15 +3,91 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/util.h"
 
+/* ---- Nothing ----------------------------------------------------------- */
+
+#define NULL_SIZE	(1ull << 45)	/* the largest that any disk of ours can be */
+
+static int null_read(struct image *im, const struct iovec *iov, unsigned niov, uint64_t offset)
+{
+	unsigned i;
+
+	for (i = 0; i < niov; i++)
+		memset(iov[i].iov_base, 0, iov[i].iov_len);
+	return 0;
+}
+
+static int null_write(struct image *im, const struct iovec *iov, unsigned niov, uint64_t offset)
+{
+	return 0;
+}
+
+static int null_flush(struct image *im)
+{
+	return 0;
+}
+
+static int null_zero(struct image *im, uint64_t offset, uint64_t len, bool unmap)
+{
+	return 0;
+}
+
+static int null_discard(struct image *im, uint64_t offset, uint64_t len)
+{
+	return 0;
+}
+
+static void null_interrupt(struct image *im, bool on)
+{
+}
+
+static int null_refresh(struct image *im, struct skep_error *e)
+{
+	return 0;
+}
+
+static int null_identify(struct image *im, struct image_identity *id, struct skep_error *e)
+{
+	*id = (struct image_identity){ .kind = IMAGE_UNKNOWN, .size = im->size };
+	return 0;
+}
+
+static void null_close(struct image *im)
+{
+	free(im);
+}
+
+static const struct image_ops null_ops = {
+	.name = "null", .read = null_read, .write = null_write, .flush = null_flush, .zero = null_zero,
+	.discard = null_discard, .interrupt = null_interrupt, .refresh = null_refresh,
+	.identify = null_identify, .close = null_close,
+};
+
+static struct image *null_open(const struct image_options *o, struct skep_error *e)
+{
+	struct image *im = calloc(1, sizeof(*im));
+
+	if (!im) {
+		skep_fail(e, ENOMEM, "%s: no memory for a disk", o->owner);
+		return NULL;
+	}
+	*im = (struct image){ .ops = &null_ops, .name = "null", .size = NULL_SIZE,
+			      .read_only = o->read_only, .can_discard = true, .align = 1, .threads = 1,
+			      .physical = 4096, .fd = -1 };
+	return im;
+}
+
 struct image *image_open(const struct image_options *o, struct skep_error *e)
 {
-	if (o->overlay)
+	if (o->overlay && *o->overlay)
 		return overlay_open(o, e);
+	if (o->path && !strcmp(o->path, "null"))
+		return null_open(o, e);
 	if (!o->path) {
 		skep_fail(e, EINVAL, "%s: a disk needs a path", o->owner);
 		return NULL;

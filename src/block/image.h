@@ -3,6 +3,7 @@
  *
  *	/path			a file or a block device, as it is (raw.c)
  *	nbd://, nbd+unix://	a server that speaks NBD (nbd.c)
+ *	null			zeroes; what is written is gone
  *	overlay=/path		a copy-on-write layer of ours over either (overlay.c)
  *
  * Devices do not call these: block.h is the asynchronous side.  All functions may be called
@@ -80,7 +81,7 @@ struct image_ops {
 
 struct image {
 	const struct image_ops *ops;
-	char *name;		/* for sentences; owned by the implementation */
+	const char *name;	/* for sentences; owned by the implementation */
 	uint64_t size;		/* bytes, a multiple of IMAGE_SECTOR */
 	bool read_only;
 	bool can_discard;

@@ -236,21 +236,13 @@ static int write_locked(struct overlay *o, const struct request *r, uint64_t end
 static int begin_change(struct overlay *o)
 {
 	bool must;
-	int err = 0;
 
 	pthread_mutex_lock(&o->lock);
-	if (o->told && o->sequence == o->super.sequence)
+	if (o->told && o->told == o->sequence)
 		o->sequence++;
 	must = o->sequence != o->super.sequence;
 	pthread_mutex_unlock(&o->lock);
-	if (must)
-		err = overlay_commit(o);
-	if (must && !err) {
-		pthread_mutex_lock(&o->lock);
-		o->told = false;
-		pthread_mutex_unlock(&o->lock);
-	}
-	return err;
+	return must ? overlay_commit(o) : 0;
 }
 
 static int overlay_write(struct image *im, const struct iovec *iov, unsigned niov, uint64_t offset)
@@ -347,14 +339,10 @@ static int overlay_refresh(struct image *im, struct skep_error *e)
 static int overlay_identify(struct image *im, struct image_identity *id, struct skep_error *e)
 {
 	struct overlay *o = overlay_of(im);
-	int err = o->view || im->read_only ? 0 : overlay_commit(o);
 
-	if (err)
-		return skep_fail(e, -err, "%s.overlay: %s: %s", o->owner, im->name, strerror(-err));
 	pthread_mutex_lock(&o->lock);
-	o->told = true;
-	*id = (struct image_identity){ .kind = IMAGE_OVERLAY, .size = im->size,
-				       .sequence = o->super.sequence };
+	o->told = o->sequence;
+	*id = (struct image_identity){ .kind = IMAGE_OVERLAY, .size = im->size, .sequence = o->sequence };
 	memcpy(id->id, o->super.id, sizeof(id->id));
 	pthread_mutex_unlock(&o->lock);
 	return 0;
@@ -364,7 +352,8 @@ static void overlay_close(struct image *im)
 {
 	struct overlay *o = overlay_of(im);
 
-	if (o->root && !o->view && !im->read_only)
+	/* A machine that was restored and never wrote leaves the disk as it was before. */
+	if (o->root && !o->view && !im->read_only && !o->taken_back)
 		overlay_commit(o);
 	node_free(o->root);
 	image_close(o->base);
@@ -375,7 +364,7 @@ static void overlay_close(struct image *im)
 	free(o->used);
 	free(o->freed);
 	free(o->owner);
-	free(im->name);
+	free((char *)im->name);
 	free(o);
 }
 
@@ -585,6 +574,7 @@ int overlay_revert(struct image *im, const uint8_t id[IMAGE_ID_SIZE], struct ske
 		o->root = root;
 		o->im.size = o->snap[at].size;
 		o->sequence++;
+		o->taken_back = true;
 	}
 	pthread_mutex_unlock(&o->lock);
 	if (err == -ENOENT)
@@ -592,7 +582,12 @@ int overlay_revert(struct image *im, const uint8_t id[IMAGE_ID_SIZE], struct ske
 				 "newer one took its place", im->name);
 	if (err)
 		return skep_fail(e, EIO, "%s: the snapshot's first map is damaged", im->name);
-	return settle(o, e);
+	return 0;
+}
+
+struct image *overlay_under(struct image *im)
+{
+	return image_is_overlay(im) ? overlay_of(im)->base : im;
 }
 
 int overlay_grow(struct image *im, uint64_t size, struct skep_error *e)

@@ -32,10 +32,15 @@ int overlay_take(struct image *im, const uint8_t id[IMAGE_ID_SIZE], const char *
 int overlay_drop(struct image *im, const uint8_t id[IMAGE_ID_SIZE], struct skep_error *e);
 /* Gives those up that have this label, but for one: what they belonged to has been replaced. */
 void overlay_drop_label(struct image *im, const char *label, const uint8_t keep[IMAGE_ID_SIZE]);
-/* The disk is what it was in the snapshot, which stays; what came since is lost. Durable. */
+/*
+ * The disk is what it was in the snapshot, which stays.  What came since is lost with the next write
+ * or flush, and not before.
+ */
 int overlay_revert(struct image *im, const uint8_t id[IMAGE_ID_SIZE], struct skep_error *e);
 /* The disk grows to size bytes; the new part is zero. Durable. */
 int overlay_grow(struct image *im, uint64_t size, struct skep_error *e);
+/* The disk that an overlay lies over; another image is returned as it is. */
+struct image *overlay_under(struct image *im);
 unsigned overlay_count(struct image *im);
 int overlay_get(struct image *im, unsigned n, struct overlay_snapshot *s);
 

@@ -112,6 +112,7 @@ int overlay_commit(struct overlay *o)
 	pthread_mutex_lock(&o->lock);
 	err = prepare(o, &s);
 	some = differs(o, &s);
+	o->taken_back = false;
 	nfreed = o->nfreed;
 	/* Requests go on meanwhile: nothing that they change is what this superblock leads to. */
 	pthread_mutex_unlock(&o->lock);

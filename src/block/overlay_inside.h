@@ -101,7 +101,8 @@ struct overlay {
 	bool snaps_dirty;
 	uint32_t pinned;		/* the newest snapshot's generation: what is as old stays */
 	uint64_t sequence;
-	bool told;			/* somebody relies on this sequence number */
+	uint64_t told;			/* somebody relies on this sequence number; 0: nobody */
+	bool taken_back;		/* to a snapshot, in memory only so far */
 
 	/* Free space: a bit a block. */
 	uint64_t *used;

@@ -186,7 +186,7 @@ static void raw_close(struct image *im)
 
 	if (im->fd >= 0)
 		close(im->fd);
-	free(im->name);
+	free((char *)im->name);
 	free(r);
 }
 

@@ -23,6 +23,7 @@ static const char help[] =
 	"                       what the guest can see stays as it was saved\n"
 	"  --time=continue      the guest sees no gap; its wall clock lags (default)\n"
 	"  --time=advance       all of its clocks move on by the time that has passed\n"
+	"  --disks=any          whatever its disks hold by now; they have to be as they were saved\n"
 	"  --exact              change nothing that the guest can see\n"
 	"  --check=ram          verify each 2 MiB of RAM before the guest sees it\n"
 	"  --prefault           read all of RAM before the guest goes on\n"
@@ -49,11 +50,12 @@ struct restore_command {
 
 /* ---- Arguments --------------------------------------------------------- */
 
-enum { OPT_TIME = 256, OPT_EXACT, OPT_CHECK, OPT_PREFAULT, OPT_PREFETCH, OPT_PAUSED, OPT_STATS,
+enum { OPT_TIME = 256, OPT_DISKS, OPT_EXACT, OPT_CHECK, OPT_PREFAULT, OPT_PREFETCH, OPT_PAUSED, OPT_STATS,
        OPT_DUMP_STATE, OPT_SAVE_AT, OPT_CLONE };
 
 static const struct option options[] = {
 	{ "time", required_argument, NULL, OPT_TIME },
+	{ "disks", required_argument, NULL, OPT_DISKS },
 	{ "exact", no_argument, NULL, OPT_EXACT },
 	{ "check", required_argument, NULL, OPT_CHECK },
 	{ "prefault", no_argument, NULL, OPT_PREFAULT },
@@ -83,6 +85,11 @@ static int apply(int got, struct restore_command *r, struct skep_error *e)
 	switch (got) {
 	case OPT_TIME:
 		return apply_time(r, e);
+	case OPT_DISKS:
+		if (strcmp(optarg, "any") && strcmp(optarg, "saved"))
+			return skep_fail(e, EINVAL, "--disks: \"%s\" is neither saved nor any", optarg);
+		r->restore.any_disks = !strcmp(optarg, "any");
+		return 0;
 	case OPT_CHECK:
 		if (strcmp(optarg, "ram"))
 			return skep_fail(e, EINVAL, "--check: \"%s\" is not known; the notes are always "

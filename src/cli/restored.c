@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "config/config.h"
+#include "snapshot/disks.h"
 #include "snapshot/draft.h"
 #include "snapshot/restore.h"
 
@@ -48,8 +49,9 @@ static int remap(struct config *c, const struct snap_reader *r, const char *assi
 			 "lpc.com1.path", key);
 }
 
-struct config *restored_config(const struct snap_reader *r, const struct restored_settings *s,
-			       struct skep_error *e)
+/* The settings, open; the caller's. */
+static struct config *collect(const struct snap_reader *r, const struct restored_settings *s,
+			      struct skep_error *e)
 {
 	struct config *c = restore_config(r, e);
 	int err = c ? 0 : -EINVAL;
@@ -62,10 +64,44 @@ struct config *restored_config(const struct snap_reader *r, const struct restore
 	if (!err && s->name)
 		err = config_set(c, "name", s->name, "the machine's name", e);
 	if (!err)
-		err = snap_draft_frozen(&r->manifest, config_freeze(c, e), e);
-	if (!err)
 		return c;
 	if (c)
 		config_destroy(c);
+	return NULL;
+}
+
+static int freeze(struct config *c, const struct snap_reader *r, struct skep_error *e)
+{
+	return snap_draft_frozen(&r->manifest, config_freeze(c, e), e);
+}
+
+/* What the disks begin with depends on the settings as they are in the end. */
+static int add_disks(struct config *c, const struct snap_reader *r,
+		     const struct restored_settings *s, struct skep_error *e)
+{
+	struct config *final;
+	int err;
+
+	if (!r->manifest.disks.count)
+		return 0;
+	final = collect(r, s, e);
+	err = final ? freeze(final, r, e) : -EINVAL;
+	if (!err)
+		err = disks_configure(c, final, &r->manifest, s->clone, e);
+	config_destroy(final);
+	return err;
+}
+
+struct config *restored_config(const struct snap_reader *r, const struct restored_settings *s,
+			       struct skep_error *e)
+{
+	struct config *c = collect(r, s, e);
+	int err = c ? add_disks(c, r, s, e) : -EINVAL;
+
+	if (!err)
+		err = freeze(c, r, e);
+	if (!err)
+		return c;
+	config_destroy(c);
 	return NULL;
 }

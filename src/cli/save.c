@@ -23,6 +23,7 @@ static const char help[] =
 	"\n"
 	"  --suspend          end the machine after the save, and wait for that; it exits with 5\n"
 	"  --live             let the guest go on at once; what it writes meanwhile is copied first\n"
+	"  --disks            keep the disks as they are at that moment too, in their overlays\n"
 	"  --delta            save only what changed since the last save or the restore\n"
 	"  --compress[=LEVEL] compress RAM with zstd (1 to 19; 1 if left out)\n"
 	"  --generation N     write an older generation of the format (skep profile list)\n"
@@ -36,7 +37,7 @@ static const char help[] =
 	"  skep save --live --delta web web-2.skep\n";
 
 struct save_command {
-	bool suspend, live, delta, no_sync, json, quiet;
+	bool suspend, live, disks, delta, no_sync, json, quiet;
 	int level;
 	unsigned generation;
 	const char *name, *file;
@@ -45,12 +46,13 @@ struct save_command {
 
 /* ---- Arguments --------------------------------------------------------- */
 
-enum { OPT_SUSPEND = 256, OPT_LIVE, OPT_DELTA, OPT_COMPRESS, OPT_GENERATION, OPT_NO_SYNC, OPT_JSON,
+enum { OPT_SUSPEND = 256, OPT_LIVE, OPT_DISKS, OPT_DELTA, OPT_COMPRESS, OPT_GENERATION, OPT_NO_SYNC, OPT_JSON,
        OPT_QUIET };
 
 static const struct option options[] = {
 	{ "suspend", no_argument, NULL, OPT_SUSPEND },
 	{ "live", no_argument, NULL, OPT_LIVE },
+	{ "disks", no_argument, NULL, OPT_DISKS },
 	{ "delta", no_argument, NULL, OPT_DELTA },
 	{ "compress", optional_argument, NULL, OPT_COMPRESS },
 	{ "generation", required_argument, NULL, OPT_GENERATION },
@@ -84,6 +86,7 @@ static int apply(int got, struct save_command *s, struct skep_error *e)
 	switch (got) {
 	case OPT_SUSPEND: s->suspend = true; break;
 	case OPT_LIVE: s->live = true; break;
+	case OPT_DISKS: s->disks = true; break;
 	case OPT_DELTA: s->delta = true; break;
 	case OPT_NO_SYNC: s->no_sync = true; break;
 	case OPT_JSON: s->json = true; break;
@@ -222,8 +225,8 @@ static json_t *arguments(const struct save_command *s)
 	snprintf(path, sizeof(path), "%s%s%s", s->file[0] == '/' || !dir ? "" : dir,
 		 s->file[0] == '/' ? "" : "/", s->file);
 	free(dir);
-	a = json_pack("{s:b, s:b, s:b, s:b, s:i, s:i}", "suspend", s->suspend, "live", s->live,
-		      "delta", s->delta, "no_sync", s->no_sync, "zstd_level", s->level, "generation",
+	a = json_pack("{s:b, s:b, s:b, s:b, s:b, s:i, s:i}", "suspend", s->suspend, "live", s->live,
+		      "disks", s->disks, "delta", s->delta, "no_sync", s->no_sync, "zstd_level", s->level, "generation",
 		      (int)s->generation);
 	/* JSON is UTF-8 and a path need not be: then only a later delta does without it. */
 	if (a)

@@ -83,20 +83,22 @@ static int parse(int argc, char **argv, struct verify_command *v, struct skep_er
 
 /* ---- The machine ------------------------------------------------------- */
 
-/* Nothing of the host's side is opened: every console is nowhere. */
+/* Nothing of the host's side is opened: every console and disk is nowhere. */
 static int close_consoles(struct config *c, const struct manifest *m, struct skep_error *e)
 {
 	const struct manifest_setting *s = m->config.items;
-	static const char end[] = ".path";
 	uint32_t i;
 	int err = 0;
 
 	for (i = 0; i < m->config.count && !err; i++) {
-		size_t n = strlen(s[i].key);
+		const char *last = strrchr(s[i].key, '.');
 
-		if (n >= sizeof(end) && !strcmp(s[i].key + n - (sizeof(end) - 1), end) &&
-		    restore_may_remap(s[i].key) && s[i].value.len)
+		if (!last || !restore_may_remap(s[i].key) || !s[i].value.len)
+			continue;
+		if (!strcmp(last, ".path"))
 			err = config_set_literal(c, s[i].key, "null", "verify", e);
+		else if (!strcmp(last, ".overlay"))
+			err = config_set_literal(c, s[i].key, "", "verify", e);
 	}
 	return err;
 }
@@ -104,7 +106,7 @@ static int close_consoles(struct config *c, const struct manifest *m, struct ske
 /* Takes the reader if it succeeds, and sets it to NULL. */
 static int build_machine(struct snap_reader **r, struct skep_error *e)
 {
-	const struct restore_options o = { .exact = true };
+	const struct restore_options o = { .exact = true, .any_disks = true };
 	struct config *c = restore_config(*r, e);
 	struct vm *vm = NULL;
 	int err = c ? close_consoles(c, &(*r)->manifest, e) : -EINVAL;

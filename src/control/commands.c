@@ -17,7 +17,7 @@ struct argument {
 
 struct command {
 	const char *name;
-	struct argument arguments[8];	/* ends with name NULL */
+	struct argument arguments[9];	/* ends with name NULL */
 	const char *help;
 	/* 0 with *ret (NULL: an empty object), a negative errno with e set, 1: the reply comes later. */
 	int (*run)(struct connection *n, json_t *args, json_t *id, json_t **ret,
@@ -245,6 +245,7 @@ static const struct command commands[] = {
 	{ "stop", { { "mode", JSON_STRING } }, "powerbutton (default), poweroff or reset", run_stop },
 	{ "nmi", { { NULL } }, "a non-maskable interrupt for every processor", run_nmi },
 	{ "save", { { "suspend", JSON_TRUE }, { "live", JSON_TRUE }, { "delta", JSON_TRUE },
+		    { "disks", JSON_TRUE },
 		    { "zstd_level", JSON_INTEGER }, { "generation", JSON_INTEGER },
 		    { "no_sync", JSON_TRUE }, { "path", JSON_STRING } },
 	  "saves to the descriptor that comes with it; save-commit or save-abort is due then",

@@ -83,6 +83,7 @@ static int take_options(json_t *args, struct save_options *o, struct skep_error 
 	*o = (struct save_options){
 		.suspend = json_is_true(json_object_get(args, "suspend")),
 		.live = json_is_true(json_object_get(args, "live")),
+		.disks = json_is_true(json_object_get(args, "disks")),
 		.delta = json_is_true(json_object_get(args, "delta")),
 		.zstd_level = level,
 		.generation = generation,

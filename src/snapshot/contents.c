@@ -22,6 +22,25 @@ static bool is_console_path(const char *key)
 	       !strcmp(key + sizeof(prefix), ".path");
 }
 
+/* pci.B.S.F.KEY: which file a disk lies in, and how the host reads it, is nothing to the guest. */
+static enum setting_kind slot_key_kind(const char *key)
+{
+	static const char *const host[] = { "path", "overlay", "nocache", "direct", "sync", "aio", "retry" };
+	static const char *const run[] = { "from", "fresh" };
+	const char *last = strrchr(key, '.');
+	size_t i;
+
+	if (strncmp(key, "pci.", 4) || !last)
+		return SETTING_MACHINE;
+	for (i = 0; i < ARRAY_SIZE(host); i++)
+		if (!strcmp(last + 1, host[i]))
+			return SETTING_HOST;
+	for (i = 0; i < ARRAY_SIZE(run); i++)
+		if (!strcmp(last + 1, run[i]))
+			return SETTING_RUN;
+	return SETTING_MACHINE;
+}
+
 enum setting_kind setting_kind(const char *key)
 {
 	static const char *const run[] = {
@@ -39,7 +58,7 @@ enum setting_kind setting_kind(const char *key)
 	for (i = 0; i < ARRAY_SIZE(host); i++)
 		if (!strcmp(key, host[i]))
 			return SETTING_HOST;
-	return is_console_path(key) ? SETTING_HOST : SETTING_MACHINE;
+	return is_console_path(key) ? SETTING_HOST : slot_key_kind(key);
 }
 
 struct settings {

@@ -1,5 +1,7 @@
 #include "snapshot/manifest.h"
 
+#include "block/image.h"
+
 #define SETTINGS_MAX	512
 #define SETTING_BYTES	(64 * KiB)
 #define LEAVES_MAX	128
@@ -45,7 +47,14 @@ static const struct state_record leaf_record = {
 static const struct state_field disk_fields[] = {
 	STATE_TEXT(struct manifest_disk, device),
 	STATE_U64(struct manifest_disk, size),
-	STATE_BYTES(struct manifest_disk, digest),
+	STATE_U8(struct manifest_disk, kind, .max = IMAGE_OVERLAY),
+	STATE_BOOL(struct manifest_disk, read_only),
+	STATE_U64(struct manifest_disk, inode, .host = true),
+	STATE_TIME(struct manifest_disk, changed_ns, .host = true),
+	STATE_BYTES(struct manifest_disk, id, .host = true),
+	STATE_U64(struct manifest_disk, sequence, .host = true),
+	STATE_BOOL(struct manifest_disk, has_snapshot),
+	STATE_BYTES(struct manifest_disk, snapshot, .host = true),
 };
 
 static const struct state_record disk_record = {

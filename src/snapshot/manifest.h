@@ -21,10 +21,18 @@ struct manifest_leaf {		/* what CPUID answers; sub 0xffffffff: no sub-leaves */
 	uint32_t leaf, sub, eax, ebx, ecx, edx;
 };
 
-struct manifest_disk {		/* none yet: identity of a disk at the moment of the save */
-	char device[32];
-	uint64_t size;
-	uint8_t digest[32];
+/* How a disk is known again (block/image.h: image_identity), as it was at the moment of the save. */
+struct manifest_disk {
+	char device[32];		/* "pci.0.3.0" */
+	uint64_t size;			/* bytes */
+	uint8_t kind;			/* enum image_kind */
+	bool read_only;
+	uint64_t inode;			/* of a file */
+	int64_t changed_ns;		/* a file's time of its last change, since the Epoch */
+	uint8_t id[16];			/* of an overlay */
+	uint64_t sequence;		/* an overlay's count of changes */
+	bool has_snapshot;		/* the overlay keeps the disk as it was, under this id: */
+	uint8_t snapshot[16];
 };
 
 struct manifest {

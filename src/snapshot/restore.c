@@ -14,6 +14,7 @@
 #include "clock/vmgenid.h"
 #include "config/config.h"
 #include "snapshot/contents.h"
+#include "snapshot/disks.h"
 #include "snapshot/draft.h"
 #include "state/codec.h"
 #include "vm/machine.h"
@@ -396,6 +397,8 @@ static int fill_machine(struct vm *vm, struct snap_reader *r, const struct resto
 
 	if (!err)
 		err = lay_ram(vm, r, o, e);
+	if (!err)
+		err = disks_restore(vm, &r->manifest, o->any_disks, e);
 	if (!err)
 		err = import_state(vm, r, e);
 	if (!err)

@@ -16,6 +16,7 @@ struct restore_options {
 	bool check_ram;		/* verify each chunk before it is seen */
 	bool prefault;		/* read all of RAM before the guest runs */
 	bool prefetch;		/* read what was written last before the guest runs */
+	bool any_disks;		/* whatever the disks hold */
 	bool clone;		/* one of several machines from one file */
 };
 

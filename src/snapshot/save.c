@@ -21,6 +21,7 @@
 #include "base/thread.h"
 #include "snapshot/container.h"
 #include "snapshot/contents.h"
+#include "snapshot/disks.h"
 #include "snapshot/reader.h"
 #include "snapshot/writer.h"
 #include "state/codec.h"
@@ -104,10 +105,14 @@ static void check_delta(struct vm *vm, const struct save_options *o, struct skep
 
 static void check_options(struct vm *vm, const struct save_options *o, struct skep_error *e)
 {
+	struct skep_error why = { "" };
+
 	if (o->suspend && o->live)
 		obstacle(e, "--suspend stops the guest and --live does not: choose one");
 	if (o->delta)
 		check_delta(vm, o, e);
+	if (o->disks && disks_can_take(vm, &why) < 0)
+		obstacle(e, why.text);
 	if (o->zstd_level < 0 || o->zstd_level > 19)
 		obstacle(e, "--compress: the level is 1 to 19");
 }
@@ -174,6 +179,8 @@ static int take(struct save *s, struct skep_error *e)
 	if (!s->state)
 		return -ENOMEM;
 	err = manifest_fill(&s->manifest, s->vm, s->generation->number, s->generation->draft, e);
+	if (!err)
+		err = disks_describe(&s->manifest, s->vm, s->o.disks, s->o.path ? s->o.path : "", e);
 	if (err)
 		return err;
 	s->cut = memory_cut(&s->vm->memory, flags, e);
@@ -341,6 +348,9 @@ static int write_file(struct save *s, struct snap_writer *w, struct skep_error *
 
 	if (!err && !s->o.suspend)
 		go_on(s);
+	/* Before the file is there: what it says of the disks must be true whatever happens then. */
+	if (!err)
+		err = disks_flush(s->vm, e);
 	if (!err)
 		err = write_notes(s, w, e);
 	if (!err)
@@ -477,6 +487,7 @@ void save_end(struct save *s, bool commit)
 		ram_cut_commit(s->cut);
 	else
 		ram_cut_abort(s->cut);
+	disks_end(vm, &s->manifest, s->path, commit);
 	if (commit)
 		set_origin(s);
 	/* Before it may go on: not one instruction is executed after what was saved. */

@@ -20,6 +20,7 @@ struct save;
 struct save_options {
 	bool suspend;		/* stands until commit, and then ends with VM_EXIT_SUSPENDED */
 	bool live;		/* goes on right after the cut */
+	bool disks;		/* overlays keep their disks as they are at the same moment */
 	bool delta;		/* only what changed since the last save or the restore */
 	int zstd_level;		/* 0: not compressed */
 	unsigned generation;	/* 0: the newest */

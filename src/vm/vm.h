@@ -70,6 +70,7 @@ struct vm_origin {
 	void (*release)(void *held);
 };
 
+struct block;
 struct timer_heap;
 struct event_loop;
 struct input_log;
@@ -116,6 +117,7 @@ struct vm {
 	struct soft_shared *soft_shared;	/* what soft processors have in common, from two on */
 
 	struct device *devices;		/* in order of creation */
+	struct block *disks;		/* their backends (block/block.h), likewise; device lock */
 	struct chipset *chipset;
 	struct boot_image *boot;
 
