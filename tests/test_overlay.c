@@ -143,10 +143,20 @@ static void test_model(void **state)
 			break;
 		case 4:
 			id_of(id, k);
+			assert_int_equal(im->ops->flush(im), 0);
 			assert_int_equal(overlay_revert(im, id, &e), saved[k] ? 0 : -ENOENT);
-			if (saved[k])
+			if (!saved[k])
+				break;
+			assert_same(im, saved[k], "reverted");
+			if (rnd(2)) {
 				memcpy(model, saved[k], SIZE);
-			assert_same(im, model, "reverted");
+				assert_int_equal(im->ops->flush(im), 0);
+				break;
+			}
+			/* Nobody wrote: the disk is as it was before. */
+			image_close(im);
+			im = open_over(state, NULL, "ov");
+			assert_same(im, model, "taken back for nothing");
 			break;
 		}
 	}

@@ -33,7 +33,7 @@ int overlay_drop(struct image *im, const uint8_t id[IMAGE_ID_SIZE], struct skep_
 /* Gives those up that have this label, but for one: what they belonged to has been replaced. */
 void overlay_drop_label(struct image *im, const char *label, const uint8_t keep[IMAGE_ID_SIZE]);
 /*
- * The disk is what it was in the snapshot, which stays.  What came since is lost with the next write
+ * For a disk that was just opened: it is what it was in the snapshot, which stays.  What came since is lost with the next write
  * or flush, and not before.
  */
 int overlay_revert(struct image *im, const uint8_t id[IMAGE_ID_SIZE], struct skep_error *e);

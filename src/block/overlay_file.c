@@ -77,6 +77,16 @@ static bool differs(const struct overlay *o, const struct overlay_super *s)
 	       s->sequence != o->super.sequence || s->generation != o->super.generation;
 }
 
+/* A write that failed may have left the end of the file short of what counts as used. */
+static int fill_file(const struct overlay *o, uint64_t end)
+{
+	struct stat st;
+
+	if (fstat(o->fd, &st) < 0)
+		return -errno;
+	return (uint64_t)st.st_size < end * OB && ftruncate(o->fd, (off_t)(end * OB)) < 0 ? -errno : 0;
+}
+
 static int sync_fd(const struct overlay *o)
 {
 	return fdatasync(o->fd) < 0 ? -errno : 0;
@@ -116,6 +126,8 @@ int overlay_commit(struct overlay *o)
 	nfreed = o->nfreed;
 	/* Requests go on meanwhile: nothing that they change is what this superblock leads to. */
 	pthread_mutex_unlock(&o->lock);
+	if (!err && some)
+		err = fill_file(o, s.end);
 	if (!err)
 		err = sync_fd(o);
 	if (!err && some)
@@ -228,10 +240,14 @@ static int make_file(struct overlay *o, const struct image_options *io, struct s
 
 /* ---- Opening ---------------------------------------------------------------- */
 
+static bool super_whole(const struct overlay_super *s)
+{
+	return !memcmp(s->magic, OVERLAY_MAGIC, sizeof(s->magic)) && s->sum == block_sum(s);
+}
+
 static bool super_good(const struct overlay_super *s, uint64_t file_blocks)
 {
-	return !memcmp(s->magic, OVERLAY_MAGIC, sizeof(s->magic)) && s->sum == block_sum(s) &&
-	       s->version == OVERLAY_VERSION && !s->flags && s->size && s->size % IMAGE_SECTOR == 0 &&
+	return super_whole(s) && s->version == OVERLAY_VERSION && !s->flags && s->size && s->size % IMAGE_SECTOR == 0 &&
 	       s->size <= OVERLAY_SIZE_MAX && s->end >= FIRST_BLOCK && s->end <= file_blocks &&
 	       s->nsnapshots <= OVERLAY_SNAPSHOTS_MAX && s->generation && s->generation < BIRTH_MAX &&
 	       (!s->nsnapshots || (s->snapshots.block >= FIRST_BLOCK && s->snapshots.block < s->end &&
@@ -246,7 +262,7 @@ static int fail_magic(struct overlay *o, const struct overlay_super *s, struct s
 	if (s->sum == block_sum(s) && s->version != OVERLAY_VERSION)
 		return skep_fail(e, ENOTSUP, "%s.overlay: %s has format %u, and this release knows %u",
 				 o->owner, o->im.name, s->version, OVERLAY_VERSION);
-	return skep_fail(e, EIO, "%s.overlay: %s is damaged: neither of its superblocks is whole",
+	return skep_fail(e, EIO, "%s.overlay: %s is damaged or cut short: its superblocks do not fit it",
 			 o->owner, o->im.name);
 }
 
@@ -263,13 +279,15 @@ static int read_supers(struct overlay *o, struct skep_error *e)
 		err = overlay_read_block(o, i, &s[i], OB);
 	if (err)
 		return fail_file(o, err, "cannot be read", e);
+	/* What the older one leads to may have been written over since: it is no way out. */
 	for (i = 0; i < 2; i++)
-		if (super_good(&s[i], ((uint64_t)st.st_size + OB - 1) / OB) &&
-		    (!some || s[i].commit > o->super.commit)) {
+		if (super_whole(&s[i]) && (!some || s[i].commit > o->super.commit)) {
 			o->super = s[i];
 			some = true;
 		}
-	return some ? 0 : fail_magic(o, s[0].magic[0] ? &s[0] : &s[1], e);
+	if (some && super_good(&o->super, (uint64_t)st.st_size / OB))
+		return 0;
+	return fail_magic(o, some ? &o->super : s[0].magic[0] ? &s[0] : &s[1], e);
 }
 
 static int read_table(struct overlay *o, struct skep_error *e)
