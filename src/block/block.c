@@ -169,7 +169,7 @@ static void finish(struct block *b, struct block_request *r, int err)
 
 	if (err && err != -ECANCELED)
 		b->counts.errors++;
-	if (r->op == BLOCK_FLUSH && err && err != -ECANCELED)
+	if (r->op == BLOCK_FLUSH && err && err != -ECANCELED && b->im->forgets)
 		atomic_compare_exchange_strong(&b->lost, &none, err);
 	if (r->op == BLOCK_FLUSH && !err)
 		err = atomic_load(&b->lost);
@@ -350,7 +350,7 @@ int block_sync(struct block *b)
 {
 	int err = b->im->ops->flush(b->im), none = 0;
 
-	if (err && err != -ECANCELED)
+	if (err && err != -ECANCELED && b->im->forgets)
 		atomic_compare_exchange_strong(&b->lost, &none, err);
 	return err ? err : atomic_load(&b->lost);
 }

@@ -4,8 +4,8 @@
  * A device fills in a request, submits it, and is told by `done` when it has ended: out of
  * block_run (what the host has in its cache ends at once), out of block_drain, or on the vm
  * thread.  Requests may end in any order.  A FLUSH covers the requests that ended before it
- * was submitted; after it has ended well they survive a crash of the host.  Once a flush has failed
- * nobody knows what is on the disk, and every later one fails as well.
+ * was submitted; after it has ended well they survive a crash of the host.  Once a flush of a
+ * file has failed nobody knows what is on the disk, and every later one fails as well.
  *
  * The device lock is held for every function and callback, but where it says otherwise.
  */

@@ -85,6 +85,8 @@ struct image {
 	uint64_t size;		/* bytes, a multiple of IMAGE_SECTOR */
 	bool read_only;
 	bool can_discard;
+	/* A flush that failed may have dropped what it was to write: no later one can be believed. */
+	bool forgets;
 	unsigned align;		/* of memory, offsets and lengths for fd; 1: any */
 	unsigned threads;	/* calls that make sense at a time */
 	unsigned physical;	/* bytes that are written as one, a hint for the guest */

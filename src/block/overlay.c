@@ -388,7 +388,7 @@ struct image *overlay_open(const struct image_options *io, struct skep_error *e)
 	o->fd = -1;
 	o->view = io->snapshot;
 	o->im = (struct image){ .ops = &overlay_ops, .name = strdup(io->overlay), .align = 1,
-		.read_only = io->read_only || io->snapshot, .can_discard = true, .threads = 2,
+		.read_only = io->read_only || io->snapshot, .can_discard = true, .forgets = true, .threads = 2,
 		.physical = OB, .fd = -1 };
 	o->owner = strdup(io->owner);
 	err = !o->im.name || !o->owner ? skep_fail(e, ENOMEM, "%s: no memory for a disk", io->owner) :

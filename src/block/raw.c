@@ -258,7 +258,7 @@ struct image *raw_open(const struct image_options *o, struct skep_error *e)
 	}
 	r->im.ops = &raw_ops;
 	r->im.read_only = o->read_only;
-	r->im.can_discard = true;
+	r->im.can_discard = r->im.forgets = true;
 	r->im.align = o->nocache ? DIRECT_ALIGN : 1;
 	r->im.threads = 4;
 	r->im.fd = -1;

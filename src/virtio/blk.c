@@ -525,7 +525,7 @@ static const char *const engines[] = { "auto", "io_uring", "threads", NULL };
 static const struct config_key blk_keys[] = {
 	{ "path", CONFIG_STRING, .help = "a file, a block device, or an NBD server (nbd://host/export, "
 	  "nbd+unix:///?socket=/path)" },
-	{ "overlay", CONFIG_PATH, .help = "what is written goes to this file, over path, which is only "
+	{ "overlay", CONFIG_STRING, .help = "what is written goes to this file, over path, which is only "
 	  "read; made if it is not there" },
 	{ "from", CONFIG_STRING, .help = "set by skep restore and clone: FILE@SNAPSHOT, what a new overlay lies "
 	  "over" },
