@@ -83,18 +83,17 @@ static int parse(int argc, char **argv, struct verify_command *v, struct skep_er
 
 /* ---- The machine ------------------------------------------------------- */
 
-/* Nothing of the host's side is opened: every console is nowhere. */
+/* Nothing of the host's side is opened: every console and every wire is nowhere. */
 static int close_consoles(struct config *c, const struct manifest *m, struct skep_error *e)
 {
 	const struct manifest_setting *s = m->config.items;
-	static const char end[] = ".path";
 	uint32_t i;
 	int err = 0;
 
 	for (i = 0; i < m->config.count && !err; i++) {
-		size_t n = strlen(s[i].key);
+		const char *dot = strrchr(s[i].key, '.');
 
-		if (n >= sizeof(end) && !strcmp(s[i].key + n - (sizeof(end) - 1), end) &&
+		if (dot && (!strcmp(dot, ".path") || !strcmp(dot, ".backend")) &&
 		    restore_may_remap(s[i].key) && s[i].value.len)
 			err = config_set_literal(c, s[i].key, "null", "verify", e);
 	}

@@ -173,6 +173,10 @@ const struct config_slot_type config_slot_types[] = {
 	{ "lpc", 0, 31, 0, NULL, "the LPC bridge, 8086:2918; always at 0:31.0" },
 	{ "virtio-rnd", -1, -1, -1, NULL, "entropy source" },
 	{ "virtio-balloon", -1, -1, -1, NULL, "memory balloon; saves skip what the guest does not use" },
+	{ "virtio-net", -1, -1, -1, "backend", "network interface (VIRTIO 1.2, 5.1): slirp, tapN, "
+	  "unix:/path" },
+	{ "virtio-console", -1, -1, -1, NULL, "consoles and byte channels (VIRTIO 1.2, 5.3): "
+	  "port.0.path=pty" },
 	{ .name = NULL },
 };
 

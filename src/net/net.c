@@ -330,7 +330,7 @@ struct net_backend *net_create(struct vm *vm, const char *owner, struct config_n
 			  "tap=NAME, unix:/path or null", owner, spec);
 		return NULL;
 	}
-	if (ops != &net_slirp && config_is_set(config, "hostfwd")) {
+	if (ops != &net_slirp && ops != &net_null && config_is_set(config, "hostfwd")) {
 		skep_fail(e, EINVAL, "%s.hostfwd: only slirp forwards ports, and the backend is %s",
 			  owner, spec);
 		return NULL;

@@ -22,6 +22,20 @@ static bool is_console_path(const char *key)
 	       !strcmp(key + sizeof(prefix), ".path");
 }
 
+/* The host's end of a network interface or of a device's port. */
+static bool is_pci_backend(const char *key)
+{
+	static const char *const last[] = { ".backend", ".hostfwd", ".open", ".path" };
+	const char *dot = strrchr(key, '.');
+
+	if (strncmp(key, "pci.", 4))
+		return false;
+	for (size_t i = 0; i < ARRAY_SIZE(last); i++)
+		if (!strcmp(dot, last[i]))
+			return true;
+	return false;
+}
+
 enum setting_kind setting_kind(const char *key)
 {
 	static const char *const run[] = {
@@ -39,7 +53,7 @@ enum setting_kind setting_kind(const char *key)
 	for (i = 0; i < ARRAY_SIZE(host); i++)
 		if (!strcmp(key, host[i]))
 			return SETTING_HOST;
-	return is_console_path(key) ? SETTING_HOST : SETTING_MACHINE;
+	return is_console_path(key) || is_pci_backend(key) ? SETTING_HOST : SETTING_MACHINE;
 }
 
 struct settings {

@@ -4,7 +4,7 @@
 
 #include "net/net.h"
 #include "virtio/virtio.h"
-#include "vm/input.h"
+#include "vm/vm.h"
 
 /* Feature bits, VIRTIO 1.2, 5.1.3. */
 #define NET_F_CSUM		BIT(0)

@@ -18,6 +18,8 @@
 #include "clock/vmclock.h"
 #include "clock/vmgenid.h"
 #include "pci/pci.h"
+#include "virtio/console.h"
+#include "virtio/net.h"
 #include "virtio/virtio.h"
 
 const struct device_type *const device_types[] = {
@@ -46,5 +48,7 @@ const struct device_type *const device_types[] = {
 	&lpc_type.device,
 	&virtio_rnd_type.pci.device,
 	&virtio_balloon_type.pci.device,
+	&virtio_net_type.pci.device,
+	&virtio_console_type.pci.device,
 	NULL,
 };

@@ -30,6 +30,8 @@
 #include "clock/vmclock.h"
 #include "clock/vmgenid.h"
 #include "pci/pci.h"
+#include "virtio/console.h"
+#include "virtio/net.h"
 #include "virtio/virtio.h"
 #include "vm/inputlog.h"
 #include "vm/machine_record.h"
@@ -60,6 +62,8 @@ const struct state_record *const machine_records[] = {
 	&lpc_record,
 	&virtio_rnd_record,
 	&virtio_balloon_record,
+	&virtio_net_record,
+	&virtio_console_record,
 	NULL,
 };
 
