@@ -49,21 +49,21 @@ static int take_buffers(struct virtio_net *n, struct virtqueue *q, size_t want)
 	return full ? -1 : 0;
 }
 
-static void spread(struct virtqueue *q, const struct virtq_chain *c, uint32_t *written,
+static void spread(struct virtqueue *q, const struct virtq_chain *c, unsigned buffers,
 		   const uint8_t h[NET_HEADER], const uint8_t *frame, size_t len)
 {
 	size_t at = 0, n;
 
-	for (unsigned i = 0; at < len || !i; i++) {
+	virtq_write(q, &c[0], 0, h, NET_HEADER);
+	for (unsigned i = 0; i < buffers; i++) {
 		size_t offset = i ? 0 : NET_HEADER;
 
-		if (!i)
-			virtq_write(q, &c[0], 0, h, NET_HEADER);
 		n = MIN(len - at, (size_t)c[i].writable - offset);
 		virtq_write(q, &c[i], offset, frame + at, n);
-		written[i] = (uint32_t)(offset + n);
+		virtq_fill(q, &c[i], (uint32_t)(offset + n));
 		at += n;
 	}
+	virtq_flush(q);
 }
 
 /* False: there are no buffers for it now. */
@@ -71,7 +71,6 @@ static bool put(struct virtio_net *n, unsigned pair, const uint8_t *frame, size_
 		const struct net_offload *o)
 {
 	struct virtqueue *q = net_rxq(n, pair < n->c.pairs ? pair : 0);
-	uint32_t written[NET_MERGE_MAX];
 	uint8_t h[NET_HEADER];
 	int buffers = take_buffers(n, q, NET_HEADER + len);
 
@@ -86,8 +85,7 @@ static bool put(struct virtio_net *n, unsigned pair, const uint8_t *frame, size_
 		return true;
 	}
 	fill_header(n, o, (unsigned)buffers, h);
-	spread(q, n->chains, written, h, frame, len);
-	virtq_push_all(q, n->chains, written, (unsigned)buffers);
+	spread(q, n->chains, (unsigned)buffers, h, frame, len);
 	virtq_signal(q);
 	return true;
 }
