@@ -177,6 +177,8 @@ const struct config_slot_type config_slot_types[] = {
 	  "unix:/path" },
 	{ "virtio-console", -1, -1, -1, NULL, "consoles and byte channels (VIRTIO 1.2, 5.3): "
 	  "port.0.path=pty" },
+	{ "virtio-vsock", -1, -1, -1, "path", "stream sockets between guest and host (VIRTIO 1.2, "
+	  "5.10): path=,cid=" },
 	{ .name = NULL },
 };
 

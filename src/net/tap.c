@@ -42,7 +42,7 @@ static void update_watch(struct tap_backend *t)
 	uint32_t want = (net_room(&t->base) ? EPOLLIN : 0) |
 			(t->full && !net_held(&t->base) ? EPOLLOUT : 0);
 
-	if (want != t->events)
+	if (t->watch && want != t->events)
 		loop_set_events(t->watch, want);
 	t->events = want;
 }
@@ -75,8 +75,11 @@ static void on_event(void *opaque, uint32_t events)
 			continue;
 		if (n <= (ssize_t)HEADER) {
 			/* The interface was taken away: EBADFD. */
-			if (n < 0 && errno != EAGAIN)
+			if (n < 0 && errno != EAGAIN) {
+				loop_unwatch(t->watch);
+				t->watch = NULL;
 				net_set_link(&t->base, false);
+			}
 			break;
 		}
 		receive(t, (size_t)n);

@@ -50,6 +50,7 @@ static struct unix_backend *unix_of(const struct net_backend *b)
 }
 
 static void look_for_peer(struct unix_backend *u);
+static void on_peer(void *opaque, uint32_t events);
 
 static void set_timer(struct unix_backend *u, int64_t ns)
 {
@@ -71,11 +72,22 @@ static void update_watch(struct unix_backend *u)
 	uint32_t want = held ? 0 : (net_room(&u->base) ? EPOLLIN : 0) |
 				   (u->out_len ? EPOLLOUT : 0);
 
-	if (!u->peer_watch)
+	struct skep_error e;
+
+	if (u->peer < 0 || want == u->events)
 		return;
-	if (want != u->events)
-		loop_set_events(u->peer_watch, want);
 	u->events = want;
+	/* Not watched at all while nothing is wanted: epoll would tell again and again that it left. */
+	if (!want) {
+		loop_unwatch(u->peer_watch);
+		u->peer_watch = NULL;
+	} else if (u->peer_watch) {
+		loop_set_events(u->peer_watch, want);
+	} else {
+		u->peer_watch = loop_watch(u->base.vm, u->peer, want, on_peer, u, &e);
+		if (!u->peer_watch)
+			vm_request_error(u->base.vm, "%s: %s", u->base.owner, e.text);
+	}
 }
 
 static void peer_gone(struct unix_backend *u)
@@ -244,7 +256,7 @@ static void on_peer(void *opaque, uint32_t events)
 		write_out(u);
 	if (u->peer >= 0 && (events & EPOLLIN))
 		read_in(u);
-	else if (u->peer >= 0 && (events & (EPOLLERR | EPOLLHUP)) && net_room(&u->base))
+	else if (u->peer >= 0 && (events & (EPOLLERR | EPOLLHUP)))
 		peer_gone(u);
 	net_drained(&u->base);
 	update_watch(u);
@@ -254,13 +266,6 @@ static void on_peer(void *opaque, uint32_t events)
 
 static void adopt(struct unix_backend *u, int fd)
 {
-	struct skep_error e;
-
-	u->peer_watch = loop_watch(u->base.vm, fd, 0, on_peer, u, &e);
-	if (!u->peer_watch) {
-		close(fd);
-		return;
-	}
 	u->peer = fd;
 	u->events = 0;
 	net_set_link(&u->base, true);
@@ -293,7 +298,7 @@ static int try_connect(struct unix_backend *u)
 		return -err;
 	}
 	adopt(u, fd);
-	return u->peer >= 0 ? 0 : -ENOMEM;
+	return 0;
 }
 
 /*

@@ -21,6 +21,7 @@
 #include "virtio/console.h"
 #include "virtio/net.h"
 #include "virtio/virtio.h"
+#include "virtio/vsock.h"
 
 const struct device_type *const device_types[] = {
 	/* processors and board */
@@ -50,5 +51,6 @@ const struct device_type *const device_types[] = {
 	&virtio_balloon_type.pci.device,
 	&virtio_net_type.pci.device,
 	&virtio_console_type.pci.device,
+	&virtio_vsock_type.pci.device,
 	NULL,
 };

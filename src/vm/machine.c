@@ -33,6 +33,7 @@
 #include "virtio/console.h"
 #include "virtio/net.h"
 #include "virtio/virtio.h"
+#include "virtio/vsock.h"
 #include "vm/inputlog.h"
 #include "vm/machine_record.h"
 #include "vm/vm.h"
@@ -64,6 +65,7 @@ const struct state_record *const machine_records[] = {
 	&virtio_balloon_record,
 	&virtio_net_record,
 	&virtio_console_record,
+	&virtio_vsock_record,
 	NULL,
 };
 
