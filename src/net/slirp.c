@@ -73,15 +73,15 @@ static int64_t now(const struct slirp_backend *s)
 
 /* ---- What the library calls ---------------------------------------------- */
 
-static void update(void *opaque);
+static void look(void *opaque);
 
-/* Brings descriptors and time up to date, soon, on the vm thread. */
+/* Lets the library look at what the guest sent, soon, on the vm thread. */
 static void update_soon(struct slirp_backend *s)
 {
 	if (s->posted || s->busy)
 		return;
 	s->posted = true;
-	loop_post(s->base.vm, update, s);
+	loop_post(s->base.vm, look, s);
 }
 
 static ssize_t on_packet(const void *buf, size_t len, void *opaque)
@@ -282,12 +282,10 @@ static void update_watch(struct slirp_backend *s)
 	s->watching = want;
 }
 
-static void update(void *opaque)
+static void update(struct slirp_backend *s)
 {
-	struct slirp_backend *s = opaque;
 	uint32_t timeout = UINT32_MAX;
 
-	s->posted = false;
 	if (net_held(&s->base))
 		return;
 	forget_fds(s);
@@ -307,6 +305,18 @@ static void poll_once(struct slirp_backend *s)
 		s->fds[i].got = 0;
 }
 
+/* What waits in the library for an answer to its ARP request goes out with the next poll only. */
+static void look(void *opaque)
+{
+	struct slirp_backend *s = opaque;
+
+	s->posted = false;
+	if (net_held(&s->base))
+		return;
+	poll_once(s);
+	update(s);
+}
+
 static void on_descriptors(void *opaque, uint32_t events)
 {
 	struct slirp_backend *s = opaque;
@@ -317,9 +327,6 @@ static void on_descriptors(void *opaque, uint32_t events)
 		update_watch(s);
 		return;
 	}
-	/* What the library thinks of as the last fill must be what we have. */
-	if (s->posted)
-		update(s);
 	n = epoll_wait(s->epoll, ev, ARRAY_SIZE(ev), 0);
 	for (int i = 0; i < n; i++) {
 		struct slirp_fd *f = find_fd(s, ev[i].data.fd);
@@ -340,8 +347,6 @@ static void on_timer(void *opaque, uint32_t events)
 
 	if (read(s->timer, &expired, sizeof(expired)) < 0 || net_held(&s->base))
 		return;
-	if (s->posted)
-		update(s);
 	ms = now(s) / 1000000;
 	for (unsigned i = 0; i < TIMERS; i++)
 		if (s->timers[i].used && s->timers[i].due_ms <= ms) {

@@ -249,7 +249,6 @@ def pair():
             c.expect(PROMPT)
             time.sleep(1)
             ping(c, "10.1.1.2")
-            b.send("\n")
             ping(b, "10.1.1.1")
             c.kill()
 
@@ -352,9 +351,11 @@ def console():
     with boot(*args, dhcp=False) as m, connect(chan) as c, connect(hvc) as h:
         out = m.command("cat /sys/class/virtio-ports/*/name")
         assert "org.skep.test" in out, out
-        m.command("(read l; echo heard $l; cat) </dev/vport0p2 >/tmp/chan &")
+        m.command("exec 5<>/dev/vport0p2")
+        m.command("(read l; echo heard $l; cat) <&5 >/tmp/chan &")
         c.sendall(b"one line\n")
-        m.command("seq 1 50000 >/dev/vport0p2 & echo to hvc >/dev/hvc0")
+        m.command("seq 1 50000 >&5 &")
+        m.command("echo to hvc >/dev/hvc0")
         got = b""
         while len(got) < 288894:
             got += c.recv(BLOCK)
@@ -365,9 +366,10 @@ def console():
         assert "heard one line" in m.command("sleep 1; cat /tmp/chan")
         skep("save", "--suspend", "net", path("console.skep"))
         m.exits(SUSPENDED)
-    with restored(path("console.skep")) as m, connect(chan) as c:
+    with restored(path("console.skep")) as m:
         m.send("\n")
         m.expect(PROMPT)
+        c = connect(chan)
         c.sendall(b"second line\n")
         assert "second line" in m.command("sleep 1; cat /tmp/chan")
         off(m)
