@@ -43,6 +43,7 @@ struct vsock {
 	unsigned nwaiting;
 	bool was_full;		/* vsock_host_accept is owed */
 	bool tell_reset;	/* a transport reset, once there is a buffer for it */
+	uint32_t lost;		/* connections of the process that saved us, until we go on */
 	struct virtq_chain chain, tx_chain;
 	uint8_t *data;		/* of a packet from the guest */
 };
@@ -274,6 +275,7 @@ static void vsock_reset(struct virtio *v)
 		vsock_host_reset(s->host);
 	drop_all(s);
 	s->tell_reset = false;
+	s->lost = 0;
 }
 
 static void vsock_start(struct virtio *v)
@@ -297,6 +299,12 @@ static void vsock_resume(struct virtio *v)
 {
 	struct vsock *s = vsock_of(v);
 
+	/* Packets of connections that are no more would be reset one by one: one event says it all. */
+	if (s->lost) {
+		s->lost = 0;
+		drop_all(s);
+		s->tell_reset = true;
+	}
 	tell_reset(s);
 	put_all(s);
 	if (s->host)
@@ -400,7 +408,7 @@ static void vsock_export(const struct virtio *v, void *model)
 	struct vsock_model *m = model;
 
 	m->tell_reset = s->tell_reset;
-	m->connections = s->host ? vsock_host_connections(s->host) : 0;
+	m->connections = s->lost + (s->host ? vsock_host_connections(s->host) : 0);
 	m->failed = export_waiting(s, &m->waiting) < 0;
 }
 
@@ -419,7 +427,6 @@ static int vsock_validate(const struct virtio *v, const void *model, struct skep
 	return 0;
 }
 
-/* Packets of connections that are no more would be answered with resets one by one: one says it all. */
 static void vsock_commit(struct virtio *v, const void *model)
 {
 	const struct vsock_model *m = model;
@@ -427,8 +434,9 @@ static void vsock_commit(struct virtio *v, const void *model)
 	struct vsock *s = vsock_of(v);
 
 	drop_all(s);
-	s->tell_reset = m->tell_reset || m->connections;
-	for (uint32_t i = 0; i < m->waiting.count && !m->connections; i++) {
+	s->tell_reset = m->tell_reset;
+	s->lost = m->connections;
+	for (uint32_t i = 0; i < m->waiting.count; i++) {
 		struct vsock_packet packet = {
 			.src_port = p[i].src_port, .dst_port = p[i].dst_port, .len = p[i].data.len,
 			.type = p[i].type, .op = p[i].op, .flags = p[i].flags,
