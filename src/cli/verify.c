@@ -83,7 +83,7 @@ static int parse(int argc, char **argv, struct verify_command *v, struct skep_er
 
 /* ---- The machine ------------------------------------------------------- */
 
-/* Nothing of the host's side is opened: every console and disk is nowhere. */
+/* Nothing of the host's side is opened: every console, wire and disk is nowhere. */
 static int close_consoles(struct config *c, const struct manifest *m, struct skep_error *e)
 {
 	const struct manifest_setting *s = m->config.items;
@@ -95,7 +95,7 @@ static int close_consoles(struct config *c, const struct manifest *m, struct ske
 
 		if (!last || !restore_may_remap(s[i].key) || !s[i].value.len)
 			continue;
-		if (!strcmp(last, ".path"))
+		if (!strcmp(last, ".path") || !strcmp(last, ".backend"))
 			err = config_set_literal(c, s[i].key, "null", "verify", e);
 		else if (!strcmp(last, ".overlay"))
 			err = config_set_literal(c, s[i].key, "", "verify", e);

@@ -181,6 +181,12 @@ const struct config_slot_type config_slot_types[] = {
 	{ "virtio-blk", -1, -1, -1, "path", "disk: virtio-blk,FILE[,ro][,overlay=FILE]" },
 	{ "virtio-rnd", -1, -1, -1, NULL, "entropy source" },
 	{ "virtio-balloon", -1, -1, -1, NULL, "memory balloon; saves skip what the guest does not use" },
+	{ "virtio-net", -1, -1, -1, "backend", "network interface (VIRTIO 1.2, 5.1): slirp, tapN, "
+	  "unix:/path" },
+	{ "virtio-console", -1, -1, -1, NULL, "consoles and byte channels (VIRTIO 1.2, 5.3): "
+	  "port.0.path=pty" },
+	{ "virtio-vsock", -1, -1, -1, "path", "stream sockets between guest and host (VIRTIO 1.2, "
+	  "5.10): path=,cid=" },
 	{ .name = NULL },
 };
 

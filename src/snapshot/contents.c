@@ -22,10 +22,11 @@ static bool is_console_path(const char *key)
 	       !strcmp(key + sizeof(prefix), ".path");
 }
 
-/* pci.B.S.F.KEY: which file a disk lies in, and how the host reads it, is nothing to the guest. */
+/* pci.B.S.F.KEY: the host's end of a disk, a network interface or a port is nothing to the guest. */
 static enum setting_kind slot_key_kind(const char *key)
 {
-	static const char *const host[] = { "path", "overlay", "nocache", "direct", "sync", "aio", "retry" };
+	static const char *const host[] = { "path", "overlay", "nocache", "direct", "sync", "aio", "retry",
+					    "backend", "hostfwd", "open" };
 	static const char *const run[] = { "from", "fresh" };
 	const char *last = strrchr(key, '.');
 	size_t i;

@@ -18,7 +18,10 @@
 #include "clock/vmclock.h"
 #include "clock/vmgenid.h"
 #include "pci/pci.h"
+#include "virtio/console.h"
+#include "virtio/net.h"
 #include "virtio/virtio.h"
+#include "virtio/vsock.h"
 
 const struct device_type *const device_types[] = {
 	/* processors and board */
@@ -47,5 +50,8 @@ const struct device_type *const device_types[] = {
 	&virtio_blk_type.pci.device,
 	&virtio_rnd_type.pci.device,
 	&virtio_balloon_type.pci.device,
+	&virtio_net_type.pci.device,
+	&virtio_console_type.pci.device,
+	&virtio_vsock_type.pci.device,
 	NULL,
 };

@@ -30,7 +30,10 @@
 #include "clock/vmclock.h"
 #include "clock/vmgenid.h"
 #include "pci/pci.h"
+#include "virtio/console.h"
+#include "virtio/net.h"
 #include "virtio/virtio.h"
+#include "virtio/vsock.h"
 #include "vm/inputlog.h"
 #include "vm/machine_record.h"
 #include "vm/vm.h"
@@ -61,6 +64,9 @@ const struct state_record *const machine_records[] = {
 	&virtio_blk_record,
 	&virtio_rnd_record,
 	&virtio_balloon_record,
+	&virtio_net_record,
+	&virtio_console_record,
+	&virtio_vsock_record,
 	NULL,
 };
 

@@ -12,11 +12,19 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #include "pci/pci.h"
 #include "state/codec.h"
+#include "virtio/console.h"
+#include "virtio/net.h"
 #include "virtio/virtio.h"
+#include "virtio/vsock.h"
 #include "vm/core.h"
+#include "vm/inputlog.h"
+#include "vm/loop.h"
 
 #define RAM	(4 * MiB)
 #define BAR	0xc0000000ull
@@ -24,10 +32,82 @@
 #define RINGS	0x10000ull	/* of queue n: 64 KiB from here on, each */
 #define ROOM	0x10000ull
 
-/* Devices that need no host side; one line for each that comes. */
-static const struct virtio_type *const types[] = {
-	&virtio_rnd_type, &virtio_balloon_type,
+static void must(bool ok, const char *what)
+{
+	if (!ok) {
+		fprintf(stderr, "fuzz_virtio: %s\n", what);
+		abort();
+	}
+}
+
+/*
+ * One line for each that comes, at the end: an input's first byte is its number.  What the host's side is
+ * to be stands in settings; the network's is a socket that the inputs speak through.
+ */
+static const struct fuzzed {
+	const struct virtio_type *type;
+	const char *settings[4];
+} types[] = {
+	{ &virtio_rnd_type, { NULL } },
+	{ &virtio_balloon_type, { NULL } },
+	{ &virtio_net_type, { "backend=unix:%s.net", "queues=2" } },
+	{ &virtio_console_type, { "port.0.path=null", "port.2.path=unix=%s.con", "port.2.name=fuzz" } },
+	{ &virtio_vsock_type, { "path=%s.vsock" } },
 };
+
+/* Where sockets lie: one process at a time has the name. */
+static char base[64];
+
+static struct config *configuration(const struct fuzzed *f)
+{
+	struct config *c = config_create();
+	struct skep_error e = { .text = "" };
+	char value[128], text[160];
+
+	snprintf(base, sizeof(base), "/tmp/skep-fuzz-%d", getpid());
+	snprintf(text, sizeof(text), "pci.0.3.0.device=%s", f->type->pci.device.name);
+	must(!config_set_assignment(c, text, "fuzz", &e), e.text);
+	for (unsigned i = 0; i < ARRAY_SIZE(f->settings) && f->settings[i]; i++) {
+		const char *path = strstr(f->settings[i], "%s");
+		int n = path ? (int)(path - f->settings[i]) : (int)strlen(f->settings[i]);
+
+		snprintf(value, sizeof(value), "%.*s%s%s", n, f->settings[i], path ? base : "",
+			 path ? path + 2 : "");
+		snprintf(text, sizeof(text), "pci.0.3.0.%s", value);
+		must(!config_set_assignment(c, text, "fuzz", &e), e.text);
+	}
+	must(!config_freeze(c, &e), e.text);
+	return c;
+}
+
+/* The host's end of a socket of the device's, -1 where there is none. */
+static int peer(const char *suffix)
+{
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+	snprintf(sa.sun_path, sizeof(sa.sun_path), "%s%s", base, suffix);
+	if (fd < 0 || connect(fd, (struct sockaddr *)&sa, sizeof(sa)) == 0)
+		return fd;
+	close(fd);
+	return -1;
+}
+
+/* Our end of what the device is connected to. */
+static int host = -1;
+
+/* Those whom the guest may call. */
+static int listener(void)
+{
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+	snprintf(sa.sun_path, sizeof(sa.sun_path), "%s.vsock_80", base);
+	unlink(sa.sun_path);
+	if (fd < 0 || bind(fd, (struct sockaddr *)&sa, sizeof(sa)) || listen(fd, 16))
+		return fd;
+	return fd;
+}
 
 struct input {
 	const uint8_t *data;
@@ -55,15 +135,7 @@ static void invalidate(struct vcpu *v, uint64_t gpa, uint64_t len)
 
 static const struct vcpu_ops cpu_ops = { .name = "none", .kick = kick, .invalidate_code = invalidate };
 
-static void must(bool ok, const char *what)
-{
-	if (!ok) {
-		fprintf(stderr, "fuzz_virtio: %s\n", what);
-		abort();
-	}
-}
-
-static struct vm *machine(void)
+static struct vm *machine(struct config *config)
 {
 	struct vm_core_options o = { .ram = RAM, .seeded = true };
 	struct skep_error e = { .text = "" };
@@ -71,6 +143,7 @@ static struct vm *machine(void)
 	struct vcpu *v = calloc(1, sizeof(*v));
 
 	must(vm && v, "no memory");
+	vm->config = config;
 	clock_init(&o.clock, CLOCK_MODE_VIRTUAL);
 	must(!vm_core_init(vm, &o, &e), e.text);
 	v->vm = vm;
@@ -155,6 +228,35 @@ static void poke(struct vm *vm, struct input *in, uint64_t base)
 	}
 }
 
+/* The loop's turn, and then the input that came of it. */
+static void run(struct vm *vm)
+{
+	struct input_point now = { 0, 0 };
+
+	device_unlock(vm);
+	loop_wake(vm);
+	loop_iterate(vm);
+	device_lock(vm);
+	input_log_deliver(vm, &now);
+}
+
+/* The host speaks: bytes as they are, or a frame with its length in front. */
+static void say(struct vm *vm, struct input *in, unsigned size)
+{
+	uint8_t bytes[4 + 255];
+	size_t n = take(in, 1);
+
+	n = MIN(n, in->len);
+	store32(bytes, __builtin_bswap32((uint32_t)n));
+	memcpy(bytes + 4, in->data, n);
+	in->data += n;
+	in->len -= n;
+	if (host >= 0 && send(host, size > 1 ? bytes : bytes + 4, n + (size > 1 ? 4 : 0),
+			      MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+		n = 0;		/* it has left, or its buffer is full */
+	run(vm);
+}
+
 static void operate(struct vm *vm, struct virtio *v, struct input *in)
 {
 	unsigned op = (unsigned)take(in, 1), size = 1u << (op >> 4 & 3);
@@ -202,6 +304,9 @@ static void operate(struct vm *vm, struct virtio *v, struct input *in)
 	case 13:
 		poke(vm, in, RINGS + ROOM);
 		break;
+	case 14:
+		say(vm, in, size);
+		break;
 	default:
 		op = (unsigned)take(in, 1) % 8;
 		set(vm, 0x3000 + 4 * op, 2, op);
@@ -212,14 +317,21 @@ static void operate(struct vm *vm, struct virtio *v, struct input *in)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
 	struct input in = { data, len };
-	const struct virtio_type *t = types[take(&in, 1) % ARRAY_SIZE(types)];
+	const struct fuzzed *f = &types[take(&in, 1) % ARRAY_SIZE(types)];
+	const struct virtio_type *t = f->type;
+	struct config *config = configuration(f);
+	struct config_node *node = config_find(config, "pci.0.3.0");
 	struct skep_error e = { .text = "" };
-	struct vm *vm = machine();
+	char path[sizeof(base) + 16];
+	int called = listener();
+	struct vm *vm = machine(config);
 	struct pci_bus *pci = pci_create(vm, &e);
-	struct device *d = pci ? device_create(vm, &t->pci.device, "pci.0.3.0", NULL, &e) : NULL;
+	struct device *d = pci ? device_create(vm, &t->pci.device, "pci.0.3.0", node, &e) : NULL;
 	struct virtio *v;
 
 	must(d, e.text);
+	for (unsigned i = 0; i < 3 && host < 0; i++)
+		host = peer((const char *[]){ ".net", ".con", ".vsock" }[i]);
 	v = virtio_of(d);
 	v->complained = true;		/* nobody reads it */
 	must(!pci_attach(pci, &v->pci, PCI_DEVFN(3, 0), &e), e.text);
@@ -228,12 +340,21 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	start(v, vm, take(&in, 1) & 1, 8);
 	while (in.len)
 		operate(vm, v, &in);
+	run(vm);
 	save_restore(&v->pci.dev);
+	run(vm);
+	if (host >= 0)
+		close(host);
+	host = -1;
 	vm_destroy_devices(vm);
 	device_unlock(vm);
 	free(vm->vcpus[0]);
 	vm->ncpus = 0;
 	vm_core_finish(vm);
 	free(vm);
+	close(called);
+	snprintf(path, sizeof(path), "%s.vsock_80", base);
+	unlink(path);
+	config_destroy(config);
 	return 0;
 }
