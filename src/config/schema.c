@@ -173,6 +173,7 @@ const struct config_slot_type config_slot_types[] = {
 	{ "lpc", 0, 31, 0, NULL, "the LPC bridge, 8086:2918; always at 0:31.0" },
 	{ "virtio-rnd", -1, -1, -1, NULL, "entropy source" },
 	{ "virtio-balloon", -1, -1, -1, NULL, "memory balloon; saves skip what the guest does not use" },
+	{ "virtio-9p", -1, -1, -1, NULL, "a directory of the host by 9P: NAME=/directory[,ro]" },
 	{ .name = NULL },
 };
 

@@ -510,12 +510,16 @@ int p9_node_made(struct p9_tree *t, struct p9_node *parent, const char *name,
 }
 
 struct p9_node *p9_node_restored(struct p9_tree *t, struct p9_node *parent, const char *name,
-				 const struct p9_ident *ident, uint16_t type)
+				 const struct p9_ident *ident, uint16_t type, bool there)
 {
 	struct p9_node *n;
 
 	pthread_mutex_lock(&t->lock);
-	n = settle(t, parent, name, ident, type);
+	n = there ? settle(t, parent, name, ident, type) : new_node(t, parent, name, ident, type);
+	if (n && !there) {
+		n->stale = true;
+		detach(t, n);
+	}
 	pthread_mutex_unlock(&t->lock);
 	return n;
 }

@@ -76,9 +76,9 @@ int p9_node_walk(struct p9_tree *t, struct p9_node *parent, const char *name, st
 /* The node of a file that we have just made there, of which somebody else keeps a descriptor. */
 int p9_node_made(struct p9_tree *t, struct p9_node *parent, const char *name,
 		 const struct statx *stx, struct p9_node **out);
-/* A node that is to be found again by its name: restored. NULL: no memory. */
+/* A node that is to be found again by its name; or, if it is not there, stale.  NULL: no memory. */
 struct p9_node *p9_node_restored(struct p9_tree *t, struct p9_node *parent, const char *name,
-				 const struct p9_ident *ident, uint16_t type);
+				 const struct p9_ident *ident, uint16_t type, bool there);
 
 /* unlinkat: who still has the file keeps it.  want: only if it is this file (may be NULL). */
 int p9_node_unlink(struct p9_tree *t, struct p9_node *parent, const char *name, int flags,

@@ -126,16 +126,4 @@ uint32_t p9_session_msize(struct p9_session *ss);	/* agreed on; before that the 
 /* Any thread; never waits for the file system.  r is the server's until release(r) is called. */
 void p9_submit(struct p9_request *r);
 
-/* ---- save and restore (state.c) ---------------------------------------- */
-
-extern const struct state_record p9_session_record;
-struct p9_session_model;
-
-/* The session stands (drained). What cannot be carried is said, by name, on standard error. */
-void p9_session_export(struct p9_session *ss, struct p9_session_model *m);
-int p9_session_validate(const struct p9_session *ss, const struct p9_session_model *m,
-			struct skep_error *e);
-/* Never fails: a fid whose file is not what it was answers ESTALE from now on, which is said. */
-void p9_session_commit(struct p9_session *ss, const struct p9_session_model *m);
-
 #endif

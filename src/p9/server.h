@@ -144,6 +144,9 @@ struct p9_fd_path p9_fd_path(int fd);
 /* Another open descriptor of a regular file or directory. */
 int p9_reopen(int fd, int flags);
 
+/* op_file.c: what a client had open, as it had it; flags are the client's. No worker's business. */
+int p9_open_restored(int fd, bool dir, uint32_t flags);
+
 /* ---- xattr.c ----------------------------------------------------------- */
 
 int p9_xattr_commit(struct p9_session *ss, struct p9_fid *f);	/* at its clunk */

@@ -239,6 +239,8 @@ void virtio_enable_queue(struct virtio *v, struct virtqueue *q);
 void virtio_reset_queue(struct virtio *v, struct virtqueue *q);
 
 /* Every virtio device there is; vm/devices.c lists them. */
+extern const struct virtio_type virtio_9p_type;
+extern const struct state_record virtio_9p_record;
 extern const struct virtio_type virtio_rnd_type;
 extern const struct state_record virtio_rnd_record;
 extern const struct virtio_type virtio_balloon_type;

@@ -44,6 +44,7 @@ const struct device_type *const device_types[] = {
 	&pci_bus_type,
 	&hostbridge_type.device,
 	&lpc_type.device,
+	&virtio_9p_type.pci.device,
 	&virtio_rnd_type.pci.device,
 	&virtio_balloon_type.pci.device,
 	NULL,

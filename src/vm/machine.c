@@ -58,6 +58,7 @@ const struct state_record *const machine_records[] = {
 	&pci_bus_record,
 	&hostbridge_record,
 	&lpc_record,
+	&virtio_9p_record,
 	&virtio_rnd_record,
 	&virtio_balloon_record,
 	NULL,
