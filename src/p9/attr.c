@@ -217,9 +217,9 @@ int p9_attr_qid(struct p9_server *s, const struct p9_attr *a, struct p9_qid *q)
 	if (dev != s->qids.root_dev && s->o.multidevs == P9_WARN) {
 		if (!s->warned) {
 			s->warned = true;
-			skep_say("%s: a file system is mounted below the share, and multidevs=warn: its "
+			skep_say("skep: %s: a file system is mounted below the share, and multidevs=warn: its "
 				 "inode numbers may be the same as others'; multidevs=remap tells them "
-				 "apart", s->owner);
+				 "apart\n", s->owner);
 		}
 		q->path = a->stx.stx_ino;
 		return 0;

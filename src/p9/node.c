@@ -227,7 +227,7 @@ static struct p9_node *new_node(struct p9_tree *t, struct p9_node *parent, const
 	n->type = type;
 	n->refs = 1;
 	n->fd = -1;
-	n->detached = true;
+	n->detached = parent != NULL;
 	if (parent) {
 		parent->refs++;
 		hash_add(t, n);
@@ -284,7 +284,7 @@ static void put(struct p9_tree *t, struct p9_node *n)
 		struct p9_node *parent = n->parent;
 
 		unlist(n);
-		if (!n->detached)
+		if (parent && !n->detached)
 			hash_remove(t, n);
 		close_fd(t, n);
 		free(n->name);

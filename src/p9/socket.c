@@ -315,3 +315,8 @@ void p9_connection_end(struct p9_connection *c)
 	pthread_mutex_destroy(&c->lock);
 	free(c);
 }
+
+struct p9_session *p9_connection_session(struct p9_connection *c)
+{
+	return c->session;
+}

@@ -15,6 +15,8 @@ struct p9_connection *p9_connection_start(struct p9_server *s, uint32_t msize, i
 					  struct skep_error *e);
 /* Has the client gone? Any thread. */
 bool p9_connection_over(const struct p9_connection *c);
+/* Its session, for who saves it. */
+struct p9_session *p9_connection_session(struct p9_connection *c);
 /* Ends it whatever it does, waits for what is in flight, frees it. */
 void p9_connection_end(struct p9_connection *c);
 

@@ -146,13 +146,13 @@ static void say(struct said *s, const struct p9_node *n, const char *what)
 	if (s->n++ >= SAID_MAX)
 		return;
 	path_of(n, path, sizeof(path));
-	skep_say("%s: '%s' in the share %s", s->owner, path, what);
+	skep_say("skep: %s: '%s' in the share %s\n", s->owner, path, what);
 }
 
 static void say_rest(const struct said *s)
 {
 	if (s->n > SAID_MAX)
-		skep_say("%s: and so it is with %u more files of the share", s->owner, s->n - SAID_MAX);
+		skep_say("skep: %s: and so it is with %u more files of the share\n", s->owner, s->n - SAID_MAX);
 }
 
 /* ---- Taken --------------------------------------------------------------- */
@@ -666,7 +666,7 @@ void p9_session_commit(struct p9_session *ss, const struct p9_session_model *m)
 		for (uint32_t i = 0; i < m->nodes.count; i++)
 			p9_node_put(&g.s->tree, g.node[i]);
 	} else {
-		skep_say("%s: no memory for what the guest has open in the share", ss->server->owner);
+		skep_say("skep: %s: no memory for what the guest has open in the share\n", ss->server->owner);
 	}
 	pthread_mutex_lock(&ss->lock);
 	ss->agreed = m->agreed;
