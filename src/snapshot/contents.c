@@ -22,6 +22,14 @@ static bool is_console_path(const char *key)
 	       !strcmp(key + sizeof(prefix), ".path");
 }
 
+/* pci.0.5.0.path: what a device of a slot stands for on this host. */
+static bool is_slot_path(const char *key)
+{
+	const char *dot = strrchr(key, '.');
+
+	return !strncmp(key, "pci.", 4) && !strcmp(dot, ".path");
+}
+
 enum setting_kind setting_kind(const char *key)
 {
 	static const char *const run[] = {
@@ -39,7 +47,7 @@ enum setting_kind setting_kind(const char *key)
 	for (i = 0; i < ARRAY_SIZE(host); i++)
 		if (!strcmp(key, host[i]))
 			return SETTING_HOST;
-	return is_console_path(key) ? SETTING_HOST : SETTING_MACHINE;
+	return is_console_path(key) || is_slot_path(key) ? SETTING_HOST : SETTING_MACHINE;
 }
 
 struct settings {

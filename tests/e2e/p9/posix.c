@@ -257,7 +257,9 @@ static void times(void)
 	put("t", "x", 0644);
 	IS(utimensat(AT_FDCWD, "t", t, 0) == 0);
 	IS(of("t")->st_atim.tv_sec == 1000000000 && st.st_mtim.tv_sec == 1100000000);
-	IS(st.st_atim.tv_nsec == 123456789 && st.st_mtim.tv_nsec == 987654321);
+	/* Linux's 9P client keeps whole seconds. */
+	IS((st.st_atim.tv_nsec == 123456789 && st.st_mtim.tv_nsec == 987654321) ||
+	   (st.st_atim.tv_nsec == 0 && st.st_mtim.tv_nsec == 0));
 	IS(utimensat(AT_FDCWD, "t", omit, 0) == 0 && of("t")->st_atim.tv_sec == 1000000000);
 	IS(st.st_mtim.tv_sec == 5);
 	IS(utimensat(AT_FDCWD, "t", NULL, 0) == 0 && of("t")->st_mtim.tv_sec > 1500000000);
