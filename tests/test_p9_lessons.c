@@ -22,6 +22,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -342,6 +343,11 @@ static void links_are_the_clients(void **state)
 	assert_int_equal(client_open(&c, 1, O_RDONLY), -ENXIO);
 	assert_true(client_setattr(&c, 1, P9_SET_SIZE, 0, 0, 0, 0) < 0);
 	client_setattr(&c, 1, P9_SET_MODE | P9_SET_UID, 0666, 5, 0, 0);
+	assert_int_equal(client_call(&c, P9_TXATTRCREATE, "dsqd", 1u, "user.x", 1ull, 0u), 0);
+	assert_int_equal(client_write(&c, 1, 0, "x", 1), 1);
+	assert_true(client_clunk(&c, 1) < 0);
+	assert_true(getxattr(at(top, "secret"), "user.x", NULL, 0) < 0);
+	assert_int_equal(client_walk(&c, 0, 1, "to-file"), 0);
 	assert_int_equal(client_walk(&c, 0, 2, "to-dir"), 0);
 	assert_true(client_call(&c, P9_TMKDIR, "dsdd", 2u, "x", 0755u, 0u) < 0);
 	assert_true(client_call(&c, P9_TUNLINKAT, "dsd", 2u, "secret", 0u) < 0);
@@ -403,6 +409,44 @@ static void mounts(void **state)
 		skip();
 	assert_true(WIFEXITED(status));
 	assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+/* ---- security=passthrough ------------------------------------------------ */
+
+/* Owners are the host's; the threads have no more than what that takes. */
+static void passthrough(void **state)
+{
+	struct client_attr a;
+	struct stat st;
+	struct client p;
+
+	if (geteuid())
+		skip();
+	client_start(&p, dir, "security=passthrough");
+	assert_int_equal(client_attach(&p, 0, 1234), 0);
+	assert_int_equal(client_walk(&p, 0, 1, ""), 0);
+	assert_int_equal(client_create(&p, 1, "f", O_RDWR, 04751), 0);
+	assert_int_equal(stat(at(dir, "f"), &st), 0);
+	assert_int_equal(st.st_uid, 1234);
+	assert_int_equal(st.st_mode & 07777, 04751);
+	assert_int_equal(client_call(&p, P9_TMKNOD, "dsdddd", 0u, "null", S_IFCHR | 0600u, 1u, 3u, 0u), 0);
+	assert_int_equal(stat(at(dir, "null"), &st), 0);
+	assert_true(S_ISCHR(st.st_mode));
+	assert_int_equal(client_walk(&p, 0, 2, "null"), 0);
+	assert_int_equal(client_open(&p, 2, O_RDWR), -ENXIO);
+	assert_int_equal(client_getattr(&p, 2, &a), 0);
+	assert_true(S_ISCHR(a.mode));
+	assert_int_equal(client_call(&p, P9_TSYMLINK, "dssd", 0u, "l", "../secret", 9u), 0);
+	assert_int_equal(lstat(at(dir, "l"), &st), 0);
+	assert_int_equal(st.st_uid, 1234);
+	assert_int_equal(st.st_gid, 9);
+	/* trusted.* wants CAP_SYS_ADMIN, which the threads have given up. */
+	assert_int_equal(client_call(&p, P9_TXATTRCREATE, "dsqd", 1u, "trusted.x", 1ull, 0u), -EINVAL);
+	assert_int_equal(client_walk(&p, 0, 3, "f"), 0);
+	assert_int_equal(client_call(&p, P9_TXATTRCREATE, "dsqd", 3u, "trusted.x", 1ull, 0u), 0);
+	assert_int_equal(client_write(&p, 3, 0, "x", 1), 1);
+	assert_true(client_clunk(&p, 3) < 0);
+	client_stop(&p);
 }
 
 /* ---- in parallel, and flushed ------------------------------------------- */
@@ -509,7 +553,7 @@ int main(void)
 		T(open_unlink), cmocka_unit_test_setup_teardown(unlink_after_reclaim, begin_few, end),
 		cmocka_unit_test_setup_teardown(reclaim, begin_few, end),
 		T(swap_race), cmocka_unit_test_setup_teardown(move_race, begin_none, end),
-		T(links_are_the_clients), T(mounts),
+		T(links_are_the_clients), T(mounts), T(passthrough),
 		T(parallel), T(flushes), T(version_amid), T(deaf_client),
 	};
 

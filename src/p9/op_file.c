@@ -2,7 +2,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <unistd.h>
 
 #include "p9/server.h"
@@ -28,15 +27,12 @@ static int host_flags(uint32_t flags)
 	return f;
 }
 
-/* The current directory of whoever restores is not ours, so the whole way is named. */
-int p9_open_restored(int fd, bool dir, uint32_t flags)
+int p9_open_restored(struct p9_server *s, int fd, bool dir, uint32_t flags)
 {
-	char path[40];
-	int got;
+	int got = openat(s->proc_fd, p9_fd_path(fd).text,
+			 (dir ? O_RDONLY | O_DIRECTORY : host_flags(flags) & ~(O_TRUNC | O_NOATIME)) |
+			 O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	got = open(path, (dir ? O_RDONLY | O_DIRECTORY : host_flags(flags) & ~O_TRUNC) | O_CLOEXEC |
-		   O_NOCTTY | O_NONBLOCK);
 	return got < 0 ? -errno : got;
 }
 

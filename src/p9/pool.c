@@ -15,19 +15,19 @@
 
 #include "base/thread.h"
 
-static int settle_in(void)
+static int settle_in(const struct p9_server *s)
 {
 	prctl(PR_SET_NAME, "9p");
 	if (unshare(CLONE_FS) < 0 || chdir("/proc/self/fd") < 0)
 		return -errno;
 	umask(0);
-	return 0;
+	return p9_keep_capabilities(s);
 }
 
 static void *worker(void *opaque)
 {
 	struct p9_server *s = opaque;
-	int err = settle_in();
+	int err = settle_in(s);
 
 	pthread_mutex_lock(&s->queue_lock);
 	s->nready++;
@@ -71,8 +71,8 @@ int p9_pool_start(struct p9_server *s, struct skep_error *e)
 	if (err)
 		skep_fail(e, -err, "%s: cannot start a thread: %s", s->owner, strerror(-err));
 	else if (s->worker_error)
-		err = skep_fail(e, -s->worker_error, "%s: a share needs /proc, which cannot be entered: "
-				"%s", s->owner, strerror(-s->worker_error));
+		err = skep_fail(e, -s->worker_error, "%s: a share's thread cannot enter /proc/self/fd or "
+				"keep its capabilities: %s", s->owner, strerror(-s->worker_error));
 	if (err)
 		p9_pool_stop(s);
 	return err;

@@ -25,6 +25,20 @@ static const struct {
 	{ CAP_MKNOD, "CAP_MKNOD" },
 };
 
+/* They are the workers' alone, who have no others (pool.c calls this on each). */
+int p9_keep_capabilities(const struct p9_server *s)
+{
+	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct have[2] = { 0 };
+
+	if (s->o.security != P9_PASSTHROUGH)
+		return 0;
+	for (size_t i = 0; i < ARRAY_SIZE(wanted); i++)
+		have[0].effective |= 1u << wanted[i].number;
+	have[0].permitted = have[0].effective;
+	return syscall(SYS_capset, &head, have) < 0 ? -errno : 0;
+}
+
 static int check_capabilities(const struct p9_server *s, struct skep_error *e)
 {
 	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
@@ -89,6 +103,9 @@ static int start(struct p9_server *s, const char *path, struct skep_error *e)
 
 	if (err)
 		return err;
+	s->proc_fd = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (s->proc_fd < 0)
+		return skep_fail(e, errno, "%s: a share needs /proc: %s", s->owner, strerror(errno));
 	fd = open_root(s, path, e);
 	if (fd < 0)
 		return fd;
@@ -122,7 +139,10 @@ struct p9_server *p9_server_create(const struct p9_options *o, const char *owner
 	s->o = *o;
 	s->o.path = NULL;
 	snprintf(s->owner, sizeof(s->owner), "%s", owner);
+	s->proc_fd = -1;
 	if (start(s, o->path, e)) {
+		if (s->proc_fd >= 0)
+			close(s->proc_fd);
 		free(s);
 		return NULL;
 	}
@@ -139,5 +159,6 @@ void p9_server_destroy(struct p9_server *s)
 	for (unsigned i = 0; i < P9_META_LOCKS; i++)
 		pthread_mutex_destroy(&s->meta_lock[i]);
 	pthread_mutex_destroy(&s->lock_lock);
+	close(s->proc_fd);
 	free(s);
 }

@@ -22,6 +22,7 @@ struct p9_lock;
 struct p9_server {
 	struct p9_options o;
 	char owner[48];
+	int proc_fd;			/* /proc/self/fd, for who is no worker */
 	struct p9_tree tree;
 	struct p9_qids qids;
 	pthread_mutex_t meta_lock[P9_META_LOCKS];	/* mapped attributes: read, changed, written */
@@ -145,7 +146,7 @@ struct p9_fd_path p9_fd_path(int fd);
 int p9_reopen(int fd, int flags);
 
 /* op_file.c: what a client had open, as it had it; flags are the client's. No worker's business. */
-int p9_open_restored(int fd, bool dir, uint32_t flags);
+int p9_open_restored(struct p9_server *s, int fd, bool dir, uint32_t flags);
 
 /* ---- xattr.c ----------------------------------------------------------- */
 
@@ -175,6 +176,11 @@ p9_op p9_lopen, p9_lcreate, p9_read, p9_write, p9_fsync, p9_readdir;
 p9_op p9_statfs, p9_getattr, p9_setattr, p9_readlink;
 p9_op p9_symlink, p9_mknod, p9_mkdir, p9_link, p9_rename, p9_renameat, p9_unlinkat;
 p9_op p9_xattrwalk, p9_xattrcreate, p9_lockop, p9_getlock;
+
+/* ---- server.c ----------------------------------------------------------- */
+
+/* passthrough: this thread has the capabilities for it and no others. 0 or -errno. */
+int p9_keep_capabilities(const struct p9_server *s);
 
 /* ---- pool.c ------------------------------------------------------------ */
 

@@ -569,7 +569,7 @@ static void open_again(struct giving *g, struct p9_fid *f, const struct node_mod
 		    "with the file as it is");
 	got = p9_tree_charge(&g->s->tree);
 	if (!got) {
-		got = p9_open_restored(fd, f->kind == P9_FID_DIR, flags);
+		got = p9_open_restored(g->s, fd, f->kind == P9_FID_DIR, flags);
 		if (got < 0)
 			p9_tree_uncharge(&g->s->tree);
 		else
