@@ -38,6 +38,7 @@ int cli_inspect(int argc, char **argv, const struct cli_start *start);
 int cli_diff(int argc, char **argv, const struct cli_start *start);
 int cli_verify(int argc, char **argv, const struct cli_start *start);
 int cli_snapshot(int argc, char **argv, const struct cli_start *start);
+int cli_9pserve(int argc, char **argv, const struct cli_start *start);
 int cli_profile(int argc, char **argv, const struct cli_start *start);
 int cli_help(int argc, char **argv);
 int cli_version(int argc, char **argv);

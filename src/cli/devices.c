@@ -9,6 +9,7 @@
 #include "config/config.h"
 #include "config/nearest.h"
 #include "cli/cli.h"
+#include "vm/device.h"
 
 #define WORD_ROOM 4096
 
@@ -71,6 +72,21 @@ static const struct config_slot_type *find_slot_type(const char *name)
 	return NULL;
 }
 
+/* Is [word, end) a key of this device? */
+static bool slot_key(const char *device, const char *word, const char *end)
+{
+	size_t len = (size_t)(end - word);
+
+	for (size_t i = 0; device_types[i]; i++) {
+		const struct config_schema *s = device_types[i]->config;
+
+		for (size_t k = 0; !strcmp(device_types[i]->name, device) && k < s->nkeys; k++)
+			if (strlen(s->keys[k].name) == len && !memcmp(s->keys[k].name, word, len))
+				return true;
+	}
+	return false;
+}
+
 /* What follows the emulation: key=value, or a bare word. */
 static int slot_conf(struct config *c, const char *node, const char *device, char *rest,
 		     const char *origin, struct skep_error *e)
@@ -88,9 +104,15 @@ static int slot_conf(struct config *c, const char *node, const char *device, cha
 		/* A path or URI may have a '=' in it; no key has a slash. */
 		if (eq && memchr(word, '/', (size_t)(eq - word)))
 			eq = NULL;
-		if (!eq && first && t->positional) {
+		if (eq && first && !strcmp(device, "virtio-9p") && !slot_key(device, word, eq)) {
+			/* bhyve's: the first word is the share, NAME=/directory. */
+			*eq = '\0';
+			ret = set(c, node, "sharename", word, origin, e);
+			if (!ret)
+				ret = set(c, node, "path", eq + 1, origin, e);
+		} else if (!eq && first && t->positional) {
 			ret = set(c, node, t->positional, word, origin, e);
-		} else if (!eq && !t->positional) {
+		} else if (!eq && !t->positional && !slot_key(device, word, word + strlen(word))) {
 			return skep_fail(e, EINVAL, "%s: %s takes no \"%s\"", origin, device, word);
 		} else {
 			if (eq)

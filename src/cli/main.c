@@ -51,6 +51,7 @@ static const struct command commands[] = {
 	{ "diff", cli_diff, "tell how two snapshots differ" },
 	{ "snapshot", cli_snapshot, "flatten a chain of deltas, or list it" },
 	{ "profile", cli_profile, "generations of snapshots: list, show, check" },
+	{ "9pserve", cli_9pserve, "share a directory with 9P clients on a socket" },
 	{ "help", run_help, "explain a command, or a topic: keys, devices" },
 	{ "version", run_version, "print the version" },
 };

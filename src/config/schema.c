@@ -187,6 +187,7 @@ const struct config_slot_type config_slot_types[] = {
 	  "port.0.path=pty" },
 	{ "virtio-vsock", -1, -1, -1, "path", "stream sockets between guest and host (VIRTIO 1.2, "
 	  "5.10): path=,cid=" },
+	{ "virtio-9p", -1, -1, -1, NULL, "a directory of the host by 9P: NAME=/directory[,ro]" },
 	{ .name = NULL },
 };
 

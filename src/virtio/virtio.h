@@ -241,6 +241,8 @@ void virtio_reset_queue(struct virtio *v, struct virtqueue *q);
 /* Every virtio device there is; vm/devices.c lists them. */
 extern const struct virtio_type virtio_blk_type;
 extern const struct state_record virtio_blk_record;
+extern const struct virtio_type virtio_9p_type;
+extern const struct state_record virtio_9p_record;
 extern const struct virtio_type virtio_rnd_type;
 extern const struct state_record virtio_rnd_record;
 extern const struct virtio_type virtio_balloon_type;

@@ -48,6 +48,7 @@ const struct device_type *const device_types[] = {
 	&hostbridge_type.device,
 	&lpc_type.device,
 	&virtio_blk_type.pci.device,
+	&virtio_9p_type.pci.device,
 	&virtio_rnd_type.pci.device,
 	&virtio_balloon_type.pci.device,
 	&virtio_net_type.pci.device,

@@ -62,6 +62,7 @@ const struct state_record *const machine_records[] = {
 	&hostbridge_record,
 	&lpc_record,
 	&virtio_blk_record,
+	&virtio_9p_record,
 	&virtio_rnd_record,
 	&virtio_balloon_record,
 	&virtio_net_record,
