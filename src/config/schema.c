@@ -19,7 +19,7 @@ static const char *const reboot_actions[] = { "exit", "restart", NULL };
 static const char *const triple_fault_actions[] = { "exit", "reset", NULL };
 static const char *const backends[] = { "auto", "soft", "kvm", NULL };
 static const char *const soft_tiers[] = { "auto", "interpreter", "translator", NULL };
-static const char *const cpu_models[] = { "skep-v2.1", "skep-v3.1", NULL };
+static const char *const cpu_models[] = { "skep-v1.1", "skep-v2.1", "skep-v3.1", NULL };
 static const char *const control_kinds[] = { "auto", "none", NULL };
 static const char *const fwcfg_kinds[] = { "qemu", "bhyve", NULL };
 

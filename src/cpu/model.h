@@ -23,6 +23,11 @@ struct cpu_model {
 	unsigned nleaves;
 };
 
+/* The model's own words on a leaf, or NULL; sub is ECX. */
+const struct cpuid_leaf *cpu_model_leaf(const struct cpu_model *m, uint32_t leaf, uint32_t sub);
+/* Bits of CR4 that it has. */
+uint64_t cpu_model_cr4(const struct cpu_model *m);
+
 /* NULL: no such model. */
 const struct cpu_model *cpu_model_find(const char *name);
 extern const struct cpu_model *const cpu_models[];	/* NULL-terminated */
