@@ -783,6 +783,10 @@ const struct vcpu_ops vcpu_soft_ops = {
 	.get_state = soft_ops_get_state,
 	.check_state = soft_ops_check_state,
 	.set_state = soft_ops_set_state,
+	.freeze = vcpu_nop,
+	.thaw = vcpu_nop,
+	.sync_dirty = vcpu_nop_sync,
+	.live_cut = true,
 	.invalidate_code = soft_invalidate_code,
 	.stats = soft_stats_tell,
 };
