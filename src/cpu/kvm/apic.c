@@ -317,6 +317,16 @@ static int hand_out(struct kvm_cpu *k, const struct lapic_model *m, struct skep_
 	return err ? err : kvm_routes_update(k->m, e);
 }
 
+/* The kernel touches memory without asking: nothing may wait to be fetched from a snapshot. */
+static int fetch_memory(struct vm *vm, struct skep_error *e)
+{
+	int err = 0;
+
+	for (unsigned i = 0; i < vm->memory.nram && !err && atomic_load(&vm->memory.npending); i++)
+		err = memory_need(&vm->memory, vm->memory.ram[i].gpa, vm->memory.ram[i].size, e);
+	return err;
+}
+
 void kvm_thaw(struct vcpu *v)
 {
 	struct kvm_cpu *k = kvm_cpu_of(v);
@@ -329,7 +339,7 @@ void kvm_thaw(struct vcpu *v)
 	k->timer_due = m->timer_next;
 	memcpy(k->irr, m->irr, sizeof(k->irr));
 	k->ready_known = false;
-	if (hand_out(k, m, &e) < 0)
+	if (fetch_memory(v->vm, &e) < 0 || hand_out(k, m, &e) < 0)
 		vm_request_error(v->vm, "%s", e.text);
 	k->out = true;
 	lapic_set_remote(v->lapic, &remote);

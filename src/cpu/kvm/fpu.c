@@ -22,7 +22,6 @@
 #define XMM		160
 #define XSTATE_BV	512
 #define YMMH		576
-#define FSW_ES		0x80
 
 /* ST(0) is what TOP, bits 13:11 of the status word, says. */
 static unsigned physical(uint16_t fsw, unsigned i)
@@ -41,11 +40,11 @@ static void get_x87(struct cpu_fpu *f, const uint8_t *area)
 		memset(st, 0, sizeof(f->st[0]));
 		memcpy(st, area + ST + 16 * i, 10);
 	}
-	/* The CPU models store these with a pending exception only, and without segments. */
+	/* The CPU models have no segments here.  Some processors store the rest with an exception only. */
 	f->fcs = f->fds = 0;
-	f->fop = f->fsw & FSW_ES ? load16(area + FOP) & 0x7ff : 0;
-	f->fip = f->fsw & FSW_ES ? load64(area + FIP) : 0;
-	f->fdp = f->fsw & FSW_ES ? load64(area + FDP) : 0;
+	f->fop = load16(area + FOP) & 0x7ff;
+	f->fip = load64(area + FIP);
+	f->fdp = load64(area + FDP);
 }
 
 static void put_x87(const struct cpu_fpu *f, uint8_t *area)
