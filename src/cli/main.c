@@ -51,6 +51,7 @@ static const struct command commands[] = {
 	{ "diff", cli_diff, "tell how two snapshots differ" },
 	{ "snapshot", cli_snapshot, "flatten a chain of deltas, or list it" },
 	{ "profile", cli_profile, "generations of snapshots: list, show, check" },
+	{ "check-host", cli_check_host, "tell what this host offers to a machine, and what is missing" },
 	{ "help", run_help, "explain a command, or a topic: keys, devices" },
 	{ "version", run_version, "print the version" },
 };

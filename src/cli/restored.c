@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "cli/cli.h"
 #include "config/config.h"
 #include "snapshot/draft.h"
 #include "snapshot/restore.h"
@@ -61,6 +62,8 @@ struct config *restored_config(const struct snap_reader *r, const struct restore
 		err = config_set(c, "clone", s->clone, "--clone", e);
 	if (!err && s->name)
 		err = config_set(c, "name", s->name, "the machine's name", e);
+	if (!err)
+		err = cli_choose_backend(c, e);
 	if (!err)
 		err = snap_draft_frozen(&r->manifest, config_freeze(c, e), e);
 	if (!err)

@@ -23,6 +23,7 @@
 #include "base/error.h"
 #include "cpu/arch.h"
 #include "cpu/kvm/call.h"
+#include "cpu/kvm/host.h"
 #include "cpu/vcpu.h"
 
 struct vm;
@@ -99,8 +100,6 @@ static inline struct kvm_cpu *kvm_cpu_of(const struct vcpu *v) { return v->backe
 
 /* ---- machine.c ---------------------------------------------------------------- */
 
-/* Opens /dev/kvm; a descriptor, or a negative errno with the reason and the remedy. */
-int kvm_open(struct skep_error *e);
 /* The machine of vm, made for the first processor, and given back by each. Device lock. */
 struct kvm_machine *kvm_machine_join(struct vm *vm, struct skep_error *e);
 void kvm_machine_leave(struct kvm_machine *m);
@@ -116,8 +115,6 @@ int kvm_sync_dirty(struct vcpu *v, struct skep_error *e);
 
 /* ---- cpuid.c ---------------------------------------------------------------------- */
 
-/* The model that the configuration names, if this host can be it. */
-int kvm_model_check(int kvm, const struct cpu_model *model, struct skep_error *e);
 int kvm_cpuid_set(struct kvm_cpu *k, struct skep_error *e);
 
 /* ---- msrs.c ----------------------------------------------------------------------- */
