@@ -55,7 +55,7 @@ static int print_json(const struct answer *a)
 		"backend", v->usable ? "kvm" : "soft",
 		"kvm",
 		"usable", v->usable, "opens", v->opens, "modules", a->modules, "executes", v->passed,
-		"kernel_mips", (int)v->mips, "probe_us", (int)v->us, "tsc_khz", (int)v->tsc_khz,
+		"kernel_kips", (int)v->kips, "probe_us", (int)v->us, "tsc_khz", (int)v->tsc_khz,
 		"tsc_scaling", v->tsc_control, "why_not", v->why, "measured_now", v->fresh,
 		"cpu_models", models_json(a, true),
 		"soft", "usable", 1, "cpu_models", models_json(a, false));
@@ -95,8 +95,8 @@ static int print_text(const struct answer *a)
 	printf("%s\n", v->usable ? "" : v->why);
 	printf("  module     %s\n", a->have_modules ? a->modules : "none is loaded");
 	if (v->opens) {
-		printf("  executes   %s in kernel mode, at %u million instructions a second\n",
-		       v->passed[0] ? v->passed : "nothing", v->mips);
+		printf("  executes   %s in kernel mode, at %.1f million instructions a second\n",
+		       v->passed[0] ? v->passed : "nothing", v->kips / 1000.0);
 		printf("  probe      %u us, %s\n", v->us, v->fresh ? "measured now" :
 		       "measured earlier in this boot (--again measures anew)");
 		printf("  TSC        %u kHz%s\n", v->tsc_khz,

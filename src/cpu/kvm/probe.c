@@ -20,7 +20,7 @@
 #include "skep/version.h"
 
 #define CACHE_NAME	"kvm-probe"
-#define CACHE_FORMAT	2
+#define CACHE_FORMAT	3
 #define TIMEOUT_MS	2000
 
 static const char *const stages[PROBE_STAGES] = {
@@ -74,7 +74,7 @@ static void judge(struct kvm_verdict *v, const struct probe_result *r)
 {
 	size_t len = 0;
 
-	v->mips = r->mips;
+	v->kips = r->kips;
 	v->us = r->us;
 	v->tsc_khz = r->tsc_khz;
 	for (int i = PROBE_LOOP; i <= r->stage; i++)
@@ -83,13 +83,14 @@ static void judge(struct kvm_verdict *v, const struct probe_result *r)
 	if (r->stage < 0 && r->error)
 		snprintf(v->why, sizeof(v->why), "KVM does not run a guest: %s", strerror(-r->error));
 	else if (r->stage == PROBE_INT3 && !r->xsave)
-		snprintf(v->why, sizeof(v->why), "KVM gives guests no XSAVE (%u MIPS in kernel mode)",
-			 r->mips);
+		snprintf(v->why, sizeof(v->why), "KVM gives guests no XSAVE (%.1f MIPS in kernel mode)",
+			 r->kips / 1000.0);
 	else if (r->stage + 1 < PROBE_STAGES)
-		snprintf(v->why, sizeof(v->why), "KVM fails at %s in kernel mode, which it runs at %u MIPS",
-			 stages[r->stage + 1], r->mips);
-	else if (r->mips < KVM_PROBE_MIPS)
-		snprintf(v->why, sizeof(v->why), "KVM runs kernel mode at %u MIPS only", r->mips);
+		snprintf(v->why, sizeof(v->why), "KVM fails at %s in kernel mode, which it runs at %.1f "
+			 "MIPS", stages[r->stage + 1], r->kips / 1000.0);
+	else if (r->kips < KVM_PROBE_MIPS * 1000)
+		snprintf(v->why, sizeof(v->why), "KVM runs kernel mode at %.1f MIPS only",
+			 r->kips / 1000.0);
 	else
 		v->usable = true;
 }
@@ -183,7 +184,7 @@ static bool parse(FILE *f, struct kvm_verdict *v)
 	int usable, control;
 
 	if (!fgets(line, sizeof(line), f) ||
-	    sscanf(line, "%d %" SCNu32 " %" SCNu32 " %" SCNu32 " %d", &usable, &v->mips, &v->us,
+	    sscanf(line, "%d %" SCNu32 " %" SCNu32 " %" SCNu32 " %d", &usable, &v->kips, &v->us,
 		   &v->tsc_khz, &control) != 5)
 		return false;
 	v->usable = usable == 1;
@@ -217,7 +218,7 @@ static bool recall(int dir, const char *key, struct kvm_verdict *v)
 static void keep(int dir, const char *key, const struct kvm_verdict *v)
 {
 	char text[2048], name[48];
-	int len = snprintf(text, sizeof(text), "%s\n%d %u %u %u %d\n%s\n%s\n", key, v->usable, v->mips,
+	int len = snprintf(text, sizeof(text), "%s\n%d %u %u %u %d\n%s\n%s\n", key, v->usable, v->kips,
 			   v->us, v->tsc_khz, v->tsc_control, v->passed, v->why);
 	int fd;
 

@@ -22,7 +22,7 @@ struct kvm_verdict {
 	bool usable;
 	bool fresh;		/* measured now, not read */
 	bool opens;		/* the device and all that is needed of it are there */
-	uint32_t mips;		/* in kernel mode; 0: it did not come so far */
+	uint32_t kips;		/* thousands of instructions a second in kernel mode; 0: it did not come so far */
 	uint32_t us;		/* from the first call of the kernel to the last exit */
 	uint32_t tsc_khz;
 	bool tsc_control;	/* other frequencies can be given to a guest */

@@ -25,7 +25,7 @@
 #define DATA	0x11000u
 #define PORT	0x80
 #define KCODE	8
-#define ROUNDS	100000		/* of a loop of two instructions */
+#define ROUNDS	20000		/* of a loop of two instructions */
 #define CPUID_MAX 256
 
 /* Each stage ends with its number at the port; what is wrong ends with 0xff. */
@@ -34,7 +34,7 @@ __asm__(
 	".pushsection .rodata\n"
 	"probe_code:\n"
 	"	mov $0, %al\n	out %al, $0x80\n"
-	"	mov $100000, %ecx\n"
+	"	mov $20000, %ecx\n"
 	"1:	dec %ecx\n	jnz 1b\n"
 	"	mov $1, %al\n	out %al, $0x80\n"
 	"	movl $0x11111111, 0x11000\n	movl $0x22222222, 0x11010\n"
@@ -198,5 +198,5 @@ void probe_guest_run(int kvm, struct probe_result *r)
 	}
 	r->error = stage < 0 ? stage : 0;
 	r->us = (uint32_t)((now_ns() - begin) / 1000);
-	r->mips = r->loop_ns > 0 ? (uint32_t)(2ll * ROUNDS * 1000 / r->loop_ns) : 0;
+	r->kips = r->loop_ns > 0 ? (uint32_t)(2ll * ROUNDS * 1000000 / r->loop_ns) : 0;
 }

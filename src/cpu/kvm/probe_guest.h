@@ -11,7 +11,7 @@ struct probe_result {
 	int error;		/* negative errno of what ended it, or 0 */
 	int stage;		/* the last one that was right; -1: none */
 	int64_t loop_ns;
-	uint32_t mips, us, tsc_khz;
+	uint32_t kips, us, tsc_khz;
 	bool xsave;		/* this host gives XSAVE to guests at all */
 };
 
