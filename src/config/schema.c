@@ -39,6 +39,8 @@ static const struct config_key vm_keys[] = {
 	  .help = "the hypervisor that CPUID names, with its clocks; none: skep, without any" },
 	{ "backend", CONFIG_CHOICE, .def = "auto", .choices = backends,
 	  .help = "what executes the guest: soft, kvm, or auto: KVM where it is fast and complete" },
+	{ "kvm.help", CONFIG_BOOL, .def = "true", .help = "backend=kvm: what KVM cannot execute, the soft "
+	  "processor does, one instruction at a time; false: the machine ends with an error" },
 	{ "soft.tier", CONFIG_CHOICE, .def = "auto", .choices = soft_tiers,
 	  .help = "how the soft processor runs code: interpreter; translator: everything is translated "
 	  "for the host, at once; auto: what runs often" },

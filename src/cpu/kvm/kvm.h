@@ -144,6 +144,9 @@ int kvm_check_state(struct vcpu *v, const struct cpu_arch_state *s, struct skep_
 int kvm_set_state(struct vcpu *v, const struct cpu_arch_state *s, struct skep_error *e);
 int kvm_state_read(struct kvm_cpu *k, struct cpu_arch_state *s, struct skep_error *e);
 int kvm_state_write(struct kvm_cpu *k, const struct cpu_arch_state *s, struct skep_error *e);
+/* The same without events, and what becomes of those when an instruction was executed elsewhere. */
+int kvm_registers_write(struct kvm_cpu *k, const struct cpu_arch_state *s, struct skep_error *e);
+int kvm_events_after(struct kvm_cpu *k, const struct cpu_arch_state *s);
 int kvm_fpu_get(struct kvm_cpu *k, struct cpu_arch_state *s, struct skep_error *e);
 int kvm_fpu_set(struct kvm_cpu *k, const struct cpu_arch_state *s, struct skep_error *e);
 /* Where the guest stands, for an error sentence. */
@@ -164,7 +167,10 @@ int kvm_tsc_thaw(struct kvm_cpu *k, struct skep_error *e);
 
 /* ---- help.c ------------------------------------------------------------------------ */
 
-/* The soft processor executes the instruction at which the kernel gave up. */
+/*
+ * The soft processor executes the instruction at which the kernel gave up.  0: the kernel goes on;
+ * 1: the run ends with *why; else it cannot help, and e says why.
+ */
 int kvm_help(struct kvm_cpu *k, enum vcpu_exit *why, struct skep_error *e);
 void kvm_help_end(struct kvm_cpu *k);
 

@@ -241,8 +241,7 @@ static int get_events(struct kvm_cpu *k, struct cpu_arch_state *s)
 	s->sti_shadow = !!(ev.interrupt.shadow & SHADOW_STI) && s->rflags & RFLAGS_IF;
 	s->ss_shadow = !s->sti_shadow && ev.interrupt.shadow & SHADOW_MOV_SS;
 	/* One that was on its way comes again, from the beginning (settle has left no other event). */
-	s->nmi_pending = ev.nmi.pending || ev.nmi.injected ||
-			 atomic_load(&k->v->requests) & VCPU_REQ_NMI;
+	s->nmi_pending = ev.nmi.pending || ev.nmi.injected;
 	s->nmi_blocked = ev.nmi.masked && !ev.nmi.injected;
 	s->halted = mp.mp_state == KVM_MP_STATE_HALTED;
 	s->wait_sipi = mp.mp_state == KVM_MP_STATE_UNINITIALIZED ||
@@ -303,12 +302,10 @@ int kvm_state_read(struct kvm_cpu *k, struct cpu_arch_state *s, struct skep_erro
 	return err < 0 ? kvm_fail(e, err, "KVM_GET_VCPU_EVENTS") : 0;
 }
 
-int kvm_state_write(struct kvm_cpu *k, const struct cpu_arch_state *s, struct skep_error *e)
+int kvm_registers_write(struct kvm_cpu *k, const struct cpu_arch_state *s, struct skep_error *e)
 {
 	int err = put_sregs(k, s);
 
-	k->ready_known = false;
-	k->ext_given = false;
 	if (err < 0)
 		return kvm_fail(e, err, "KVM_SET_SREGS");
 	err = put_regs(k, s);
@@ -323,11 +320,34 @@ int kvm_state_write(struct kvm_cpu *k, const struct cpu_arch_state *s, struct sk
 	err = put_debug(k, s);
 	if (err < 0)
 		return kvm_fail(e, err, "KVM_SET_DEBUGREGS");
-	err = kvm_msrs_set(k, s, e);
+	return kvm_msrs_set(k, s, e);
+}
+
+int kvm_state_write(struct kvm_cpu *k, const struct cpu_arch_state *s, struct skep_error *e)
+{
+	int err = kvm_registers_write(k, s, e);
+
+	k->ready_known = false;
+	k->ext_given = false;
 	if (err < 0)
 		return err;
 	err = put_events(k, s);
 	return err < 0 ? kvm_fail(e, err, "KVM_SET_VCPU_EVENTS") : 0;
+}
+
+/* What an instruction does to events: shadows end, IRET lets NMIs in again. */
+int kvm_events_after(struct kvm_cpu *k, const struct cpu_arch_state *s)
+{
+	struct kvm_vcpu_events ev;
+	int err = kvm_call(k->fd, KVM_GET_VCPU_EVENTS, &ev);
+
+	if (err < 0)
+		return err;
+	ev.flags = KVM_VCPUEVENT_VALID_SHADOW;
+	ev.interrupt.shadow = (s->sti_shadow ? SHADOW_STI : 0) | (s->ss_shadow ? SHADOW_MOV_SS : 0);
+	ev.nmi.masked = s->nmi_blocked;
+	ev.exception.injected = ev.exception.pending = 0;
+	return kvm_call(k->fd, KVM_SET_VCPU_EVENTS, &ev);
 }
 
 void kvm_get_state(struct vcpu *v, struct cpu_arch_state *s)
@@ -341,6 +361,7 @@ void kvm_get_state(struct vcpu *v, struct cpu_arch_state *s)
 		vm_request_error(v->vm, "%s", e.text);
 		return;
 	}
+	s->nmi_pending |= !!(atomic_load(&v->requests) & VCPU_REQ_NMI);
 	if (v->lapic && !k->out) {
 		s->cr8 = lapic_get_tpr(v->lapic);
 		s->apic_base = lapic_get_base(v->lapic);

@@ -618,6 +618,13 @@ int soft_check_state(const struct cpu_model *model, struct vcpu *v, const struct
 int soft_validate_state(const struct soft_cpu *c, const struct cpu_arch_state *s,
 			struct skep_error *e);
 
+/*
+ * Executes the instruction at the processor's RIP, or delivers the exception that it raises, and
+ * nothing else: for another backend that cannot.  False: triple fault.  On a thread that runs no
+ * other soft processor, without the device lock (core.c).
+ */
+bool soft_once(struct soft_cpu *c);
+
 /* Handlers that others need. */
 op_fn op_ud;		/* raises #UD */
 op_fn op_nm;		/* raises #NM */
