@@ -87,7 +87,7 @@ void guest_main(void)
 {
 	volatile u64 *data;
 	ulong code = user_code(user, user_end);
-	u32 round;
+	u32 round, silent = 0;
 
 	data = page_alloc();
 	map(USER_DATA, (u64)data, PTE_P | PTE_W | PTE_U, 1);
@@ -120,7 +120,9 @@ void guest_main(void)
 		while (ticks < wanted)
 			asm volatile("sti; hlt; cli" ::: "memory");
 		print("round %u\n", round);
-		if (!pits)
+		/* A busy host may be late, but not for ever. */
+		silent = pits ? 0 : silent + 1;
+		if (silent == 500)
 			die("round %u: the 8254 is silent", round);
 		pits = 0;
 	}

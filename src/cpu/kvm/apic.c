@@ -4,8 +4,10 @@
  * The kernel's timer counts real time, also while the machine stands.  So what is due is noted as guest
  * time, on the processor's thread when it stops, and a count is made of it again when it goes on.  A
  * timer that is due is delivered when the processor next enters the guest: between the last look at
- * it and the stop one may have come due, which the registers do not show.  kvm_timer_note
- * makes the kernel look once more where a one-shot timer stands at 0.
+ * it and the stop one may have come due, which the registers do not show, and the host's own timer
+ * behind it may be late.  So where a one-shot timer stands at 0 and its interrupt is neither requested
+ * nor in service, the kernel is made to look once more, and then the guest goes on for some
+ * milliseconds (kvm_settle): what has not come by then was delivered before.
  */
 #include "cpu/kvm/kvm.h"
 
@@ -47,22 +49,28 @@ static int read_page(struct kvm_cpu *k, struct kvm_lapic_state *page)
 	return kvm_call(k->fd, KVM_GET_LAPIC, page);
 }
 
+static bool page_bit(const struct kvm_lapic_state *page, unsigned set, uint8_t n)
+{
+	return reg_get(page, set + n / 32) >> n % 32 & 1;
+}
+
 bool kvm_in_service(struct kvm_cpu *k, uint8_t vector)
 {
 	struct kvm_lapic_state page;
 
-	return read_page(k, &page) >= 0 &&
-	       reg_get(&page, REG_ISR + vector / 32) >> vector % 32 & 1;
+	return read_page(k, &page) >= 0 && page_bit(&page, REG_ISR, vector);
 }
 
 /* ---- The timer ---------------------------------------------------------------- */
 
+/* Has it ended, and perhaps not been delivered? */
 static bool stands_at_zero(const struct kvm_lapic_state *page)
 {
 	uint32_t lvt = reg_get(page, REG_LVT);
 
 	return LVT_MODE_TIMER(lvt) != TIMER_DEADLINE && !(lvt & LVT_MASKED) &&
-	       reg_get(page, REG_INITIAL) && !reg_get(page, REG_CURRENT);
+	       reg_get(page, REG_INITIAL) && !reg_get(page, REG_CURRENT) &&
+	       !page_bit(page, REG_IRR, (uint8_t)lvt) && !page_bit(page, REG_ISR, (uint8_t)lvt);
 }
 
 int kvm_timer_note(struct kvm_cpu *k, struct skep_error *e)
@@ -85,7 +93,7 @@ int kvm_timer_note(struct kvm_cpu *k, struct skep_error *e)
 			       lapic_divide_shift(reg_get(&page, REG_DIVIDE)));
 	for (unsigned i = 0; i < ARRAY_SIZE(k->irr); i++)
 		k->irr[i] = reg_get(&page, REG_IRR + i);
-	return 0;
+	return stands_at_zero(&page);
 }
 
 /* Has the timer been delivered since it was noted, behind our back (posted by the host)? */

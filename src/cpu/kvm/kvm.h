@@ -84,6 +84,8 @@ struct kvm_cpu {
 	bool out;			/* its local APIC is the kernel's now */
 	bool intr;			/* the 8259 pair may have an interrupt for it */
 	bool ready_known;		/* run->ready_for_interrupt_injection is of this state */
+	bool ended;			/* the next run ends at once, with why */
+	enum vcpu_exit why;
 	bool ext_given;			/* a vector was given that may not have been taken yet */
 	uint64_t missing[KVM_MSRS_MAX];	/* values of MSRs that the host has not, as they were set */
 	/* Of the APIC's timer when the processor stopped: guest ns at which it is due, or 0. */
@@ -156,7 +158,7 @@ void kvm_describe(struct kvm_cpu *k, char *text, size_t size);
 
 void kvm_freeze(struct vcpu *v);
 void kvm_thaw(struct vcpu *v);
-/* Notes when the APIC's timer is due, before the processor stops. */
+/* Notes when the APIC's timer is due, before the processor stops.  1: it may be due now. */
 int kvm_timer_note(struct kvm_cpu *k, struct skep_error *e);
 /* NMI at LINT1, as the APIC's LVT entry says. */
 int kvm_lint1(struct kvm_cpu *k);

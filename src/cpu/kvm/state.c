@@ -19,8 +19,10 @@
 #include "cpu/soft/system.h"
 #include "vm/vm.h"
 
-#define SETTLE_STEPS	64	/* instructions after which nothing is under way any more */
+#define SETTLE_STEPS	128	/* instructions after which nothing is under way any more */
 #define STEP_NS		200000
+#define LINGER_NS	1000000
+#define LINGERS		20
 #define SHADOW_MOV_SS	KVM_X86_SHADOW_INT_MOV_SS
 #define SHADOW_STI	KVM_X86_SHADOW_INT_STI
 
@@ -329,6 +331,7 @@ int kvm_state_write(struct kvm_cpu *k, const struct cpu_arch_state *s, struct sk
 
 	k->ready_known = false;
 	k->ext_given = false;
+	k->ended = false;
 	if (err < 0)
 		return err;
 	err = put_events(k, s);
@@ -471,11 +474,23 @@ static int complete_exit(struct kvm_cpu *k)
 	return err == -EINTR || err == -EAGAIN ? 0 : err;
 }
 
+/* Goes on for a while, for something to happen. */
+static int linger(struct kvm_cpu *k)
+{
+	int err;
+
+	k->run->immediate_exit = 0;
+	err = kvm_run_for(k->fd, LINGER_NS);
+	if (err == -EINTR || err == -EAGAIN)
+		return 0;
+	return err;
+}
+
 int kvm_settle(struct kvm_cpu *k, struct skep_error *e)
 {
 	struct kvm_vcpu_events ev;
 	enum vcpu_exit why;
-	unsigned i;
+	unsigned i, waited = 0;
 	int err;
 
 	for (i = 0; i < SETTLE_STEPS; i++) {
@@ -484,13 +499,23 @@ int kvm_settle(struct kvm_cpu *k, struct skep_error *e)
 			err = kvm_call(k->fd, KVM_GET_VCPU_EVENTS, &ev);
 		if (err < 0)
 			return kvm_fail(e, err, "stopping a processor");
-		if (!must_finish(k, &ev))
-			return kvm_timer_note(k, e);
-		err = step(k);
+		k->run->exit_reason = KVM_EXIT_INTR;
+		if (must_finish(k, &ev)) {
+			err = step(k);
+		} else {
+			err = kvm_timer_note(k, e);
+			if (err <= 0 || waited++ == LINGERS)
+				return MIN(err, 0);
+			err = linger(k);
+		}
 		if (err < 0)
-			return kvm_fail(e, err, "stepping a processor");
-		if (k->run->exit_reason != KVM_EXIT_DEBUG)
-			kvm_exit_serve(k, &why);
+			return kvm_fail(e, err, "stopping a processor");
+		/* The end of the run comes when it is next run. */
+		if (kvm_exit_serve(k, &why)) {
+			k->ended = true;
+			k->why = why;
+			return 0;
+		}
 	}
 	return skep_fail(e, EIO, "backend=kvm: processor %u does not come to the end of an event",
 			 k->v->index);

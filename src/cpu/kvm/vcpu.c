@@ -258,6 +258,10 @@ static enum vcpu_exit run_vcpu(struct vcpu *v)
 	enum vcpu_exit why;
 	int err;
 
+	if (k->ended) {
+		k->ended = false;
+		return k->why;
+	}
 	kvm_kick_accept();
 	for (;;) {
 		/* Cleared before the requests are looked at, so that a later kick is seen. */
