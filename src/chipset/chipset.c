@@ -213,6 +213,16 @@ void chipset_eoi(struct vm *vm, uint8_t vector)
 		ioapic_eoi(vm->chipset->ioapic, vector);
 }
 
+void chipset_watch_ioapic(struct vm *vm, void (*fn)(void *opaque), void *opaque)
+{
+	ioapic_connect_changed(vm->chipset->ioapic, fn, opaque);
+}
+
+uint64_t chipset_ioapic_entry(struct vm *vm, unsigned pin)
+{
+	return ioapic_entry(vm->chipset->ioapic, pin);
+}
+
 /*
  * SDM vol. 3, 11.11: where the address says, what the data says.  Trigger mode level with the level
  * bit clear is the end of an assertion, which no APIC wants to hear of.

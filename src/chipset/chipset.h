@@ -80,6 +80,9 @@ void chipset_destroy(struct vm *vm);
 struct irq_line chipset_gsi(struct vm *vm, unsigned gsi);
 /* EOI message from a local APIC: the level-triggered interrupt of this vector ended. */
 void chipset_eoi(struct vm *vm, uint8_t vector);
+/* As ioapic_connect_changed and ioapic_entry, of the board's I/O APIC. */
+void chipset_watch_ioapic(struct vm *vm, void (*fn)(void *opaque), void *opaque);
+uint64_t chipset_ioapic_entry(struct vm *vm, unsigned pin);
 /* A message-signalled interrupt write (address, data). Device lock. */
 void chipset_msi(struct vm *vm, uint64_t address, uint32_t data);
 

@@ -44,6 +44,8 @@ struct ioapic {
 	struct device dev;
 	struct ioapic_model m;
 	ioapic_deliver_fn deliver;
+	void (*changed)(void *opaque);
+	void *changed_opaque;
 };
 
 /* What an entry can hold. */
@@ -109,6 +111,23 @@ void ioapic_eoi(struct ioapic *io, uint8_t vector)
 	}
 }
 
+static void entries_changed(struct ioapic *io)
+{
+	if (io->changed)
+		io->changed(io->changed_opaque);
+}
+
+void ioapic_connect_changed(struct ioapic *io, void (*fn)(void *opaque), void *opaque)
+{
+	io->changed = fn;
+	io->changed_opaque = opaque;
+}
+
+uint64_t ioapic_entry(const struct ioapic *io, unsigned pin)
+{
+	return io->m.redir[pin];
+}
+
 void ioapic_connect(struct ioapic *io, ioapic_deliver_fn deliver)
 {
 	io->deliver = deliver;
@@ -142,6 +161,7 @@ static void write_redir(struct ioapic *io, unsigned n, uint32_t value)
 	/* Remote IRR means nothing for an edge; making an entry one clears it. */
 	if (!(*rte & RTE_LEVEL))
 		*rte &= ~RTE_REMOTE_IRR;
+	entries_changed(io);
 	service_level(io, n / 2);
 }
 
@@ -210,6 +230,7 @@ static void ioapic_reset(struct device *d)
 	io->m = (struct ioapic_model){ .pins = io->m.pins, .id = IOAPIC_ID };
 	for (unsigned i = 0; i < IOAPIC_PINS; i++)
 		io->m.redir[i] = RTE_MASKED;
+	entries_changed(io);
 }
 
 static void ioapic_export(const struct device *d, void *model)
@@ -234,8 +255,11 @@ static int ioapic_validate(const struct device *d, const void *model, struct ske
 
 static void ioapic_commit(struct device *d, const void *model)
 {
+	struct ioapic *io = container_of(d, struct ioapic, dev);
+
 	/* Pins and remote IRRs are imported as they were: nothing is raised. */
-	container_of(d, struct ioapic, dev)->m = *(const struct ioapic_model *)model;
+	io->m = *(const struct ioapic_model *)model;
+	entries_changed(io);
 }
 
 static const struct state_field fields[] = {

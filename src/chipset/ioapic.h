@@ -29,6 +29,12 @@ void ioapic_connect(struct ioapic *io, ioapic_deliver_fn deliver);
  * voltage, so the polarity bit of an entry is kept and changes nothing.
  */
 void ioapic_set(struct ioapic *io, unsigned pin, bool level);
+/*
+ * Who has to know which interrupts are level-triggered before they are delivered: fn is called
+ * whenever an entry may have changed.  ioapic_entry returns one as it stands.
+ */
+void ioapic_connect_changed(struct ioapic *io, void (*fn)(void *opaque), void *opaque);
+uint64_t ioapic_entry(const struct ioapic *io, unsigned pin);
 /* A local APIC ended the level-triggered interrupt with this vector. */
 void ioapic_eoi(struct ioapic *io, uint8_t vector);
 

@@ -127,6 +127,10 @@ void lapic_lint(struct lapic *a, unsigned pin, bool level)
 	bool rising = level && !a->m.lint[pin];
 
 	a->m.lint[pin] = level;
+	if (a->remote) {
+		a->remote->lint(a->v, pin, level);
+		return;
+	}
 	if (rising && lapic_hw_enabled(a))
 		lapic_lvt_fire(a, LVT_LINT0 + pin);
 	else if (rising && pin == 0)
@@ -154,6 +158,18 @@ bool lapic_accepts_extint(struct lapic *a)
 	if (!lapic_hw_enabled(a))
 		return true;
 	return !(lvt & LVT_MASKED) && LVT_MODE(lvt) == APIC_EXTINT;
+}
+
+void lapic_set_remote(struct lapic *a, const struct lapic_remote *remote)
+{
+	a->remote = remote;
+	if (remote)
+		timer_disarm(&a->timer);
+}
+
+struct lapic_model *lapic_registers(struct lapic *a)
+{
+	return &a->m;
 }
 
 void lapic_connect_eoi(struct lapic *a, void (*eoi)(void *opaque, uint8_t vector), void *opaque)

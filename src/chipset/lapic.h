@@ -77,6 +77,23 @@ void lapic_lint(struct lapic *a, unsigned pin, bool level);
 void lapic_connect_eoi(struct lapic *a, void (*eoi)(void *opaque, uint8_t vector), void *opaque);
 
 /*
+ * Somebody else (the host's kernel) runs the local APICs while the machine runs.  The model is its
+ * for that time: what is sent goes to it, and nothing here changes or asks for a timer.  While the
+ * machine stands the APICs are ours, with all that arrives meanwhile.
+ */
+struct lapic_model;
+struct lapic_remote {
+	/* As lapic_deliver. */
+	bool (*deliver)(struct vm *vm, uint32_t dest, bool logical, unsigned mode, uint8_t vector,
+			bool level);
+	/* As lapic_lint: the level of a pin changed. */
+	void (*lint)(struct vcpu *v, unsigned pin, bool level);
+};
+/* Hands it out, or takes it back (NULL); the caller moves the registers. */
+void lapic_set_remote(struct lapic *a, const struct lapic_remote *remote);
+struct lapic_model *lapic_registers(struct lapic *a);
+
+/*
  * The page at lapic_get_base() of the vCPU that makes the access; the bus does
  * not know it.  Only in xAPIC mode: otherwise all ones, and writes are dropped.
  */

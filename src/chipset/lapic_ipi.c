@@ -110,6 +110,7 @@ static bool deliver(struct vm *vm, const struct message *m, const struct lapic *
 bool lapic_deliver(struct vm *vm, uint32_t dest, bool logical, unsigned mode, uint8_t vector,
 		   bool level)
 {
+	const struct lapic *first = vm->vcpus[0] ? vm->vcpus[0]->lapic : NULL;
 	const struct message m = {
 		.dest = dest,
 		.logical = logical,
@@ -119,6 +120,8 @@ bool lapic_deliver(struct vm *vm, uint32_t dest, bool logical, unsigned mode, ui
 		.level = level,
 	};
 
+	if (first && first->remote)
+		return first->remote->deliver(vm, dest, logical, mode, vector, level);
 	return deliver(vm, &m, NULL);
 }
 

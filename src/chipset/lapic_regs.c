@@ -195,7 +195,7 @@ static uint32_t xapic_read(struct lapic *a, unsigned reg)
 
 static bool xapic_mode(const struct lapic *a)
 {
-	return lapic_hw_enabled(a) && !lapic_x2apic(a);
+	return lapic_hw_enabled(a) && !lapic_x2apic(a) && !a->remote;
 }
 
 /*

@@ -11,12 +11,6 @@
  */
 #define REALTIME_SLACK_NS 10000
 
-static unsigned divide_shift(uint32_t divide)
-{
-	/* Bits 3, 1 and 0: 000 divides by 2, 110 by 128, 111 by 1. */
-	return (((divide & 3) | (divide >> 1 & 4)) + 1) & 7;
-}
-
 static unsigned timer_mode(const struct lapic_model *m)
 {
 	return m->lvt[LVT_TIMER] >> 17 & 3;
@@ -24,7 +18,7 @@ static unsigned timer_mode(const struct lapic_model *m)
 
 static int64_t period_ns(const struct lapic_model *m)
 {
-	return (int64_t)m->initial_count << divide_shift(m->divide);
+	return (int64_t)m->initial_count << lapic_divide_shift(m->divide);
 }
 
 /* One look at the clock, now: with clock=realtime a second one would see it later. */
@@ -75,6 +69,8 @@ void lapic_timer_rearm(struct lapic *a)
 	const struct guest_clock *c = &a->dev.vm->clock;
 	int64_t due = INT64_MAX;
 
+	if (a->remote)
+		return;
 	if (a->m.timer_next)
 		due = a->m.timer_next;
 	else if (a->m.tsc_deadline)
@@ -101,7 +97,7 @@ void lapic_timer_fired(void *opaque)
 
 static uint32_t count_left(const struct lapic_model *m, int64_t now)
 {
-	unsigned shift = divide_shift(m->divide);
+	unsigned shift = lapic_divide_shift(m->divide);
 	int64_t left = m->timer_next - now;
 
 	if (!m->timer_next || left <= 0)
@@ -140,7 +136,7 @@ void lapic_timer_set_divide(struct lapic *a, uint32_t divide)
 	left = count_left(m, now);
 	m->divide = divide & 0xb;
 	if (left)
-		m->timer_next = now + ((int64_t)left << divide_shift(m->divide));
+		m->timer_next = now + ((int64_t)left << lapic_divide_shift(m->divide));
 	lapic_timer_rearm(a);
 }
 

@@ -40,8 +40,18 @@ int cli_verify(int argc, char **argv, const struct cli_start *start);
 int cli_snapshot(int argc, char **argv, const struct cli_start *start);
 int cli_9pserve(int argc, char **argv, const struct cli_start *start);
 int cli_profile(int argc, char **argv, const struct cli_start *start);
+int cli_check_host(int argc, char **argv, const struct cli_start *start);
 int cli_help(int argc, char **argv);
 int cli_version(int argc, char **argv);
+
+/* The verdict on this host's KVM, kept in the runtime directory. */
+struct kvm_verdict;
+void cli_probe(struct kvm_verdict *v, bool again);
+/*
+ * Decides backend=auto in a configuration that is not frozen yet: writes kvm where that is usable and
+ * can be this machine, else leaves it (soft).  Says why not, to a terminal, when it was measured.
+ */
+int cli_choose_backend(struct config *c, struct skep_error *e);
 
 /* "skep: sentence" on standard error. */
 void cli_complain(const char *fmt, ...) __attribute__((format(printf, 1, 2)));

@@ -52,6 +52,7 @@ static const struct command commands[] = {
 	{ "snapshot", cli_snapshot, "flatten a chain of deltas, or list it" },
 	{ "profile", cli_profile, "generations of snapshots: list, show, check" },
 	{ "9pserve", cli_9pserve, "share a directory with 9P clients on a socket" },
+	{ "check-host", cli_check_host, "tell what this host offers to a machine, and what is missing" },
 	{ "help", run_help, "explain a command, or a topic: keys, devices" },
 	{ "version", run_version, "print the version" },
 };

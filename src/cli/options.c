@@ -52,7 +52,7 @@ static const struct flag flags[] = {
 	{ 'f', NULL, "NAME,string=|file=", .parse = fwcfg_parse,
 	  .help = "file in the guest's fw_cfg directory" },
 	{ 'U', NULL, "UUID", .key = "uuid", .help = "SMBIOS UUID" },
-	{ 0, "backend", "NAME", .key = "backend", .help = "what executes the guest: auto, soft" },
+	{ 0, "backend", "NAME", .key = "backend", .help = "what executes the guest: auto, soft, kvm" },
 	{ 0, "dump-state", "FILE", .help = "at the end, write the machine's state as text" },
 	{ 0, "stats", "FILE", .help = "at the end, write figures as JSON" },
 	{ 0, "save-at", "COUNT:FILE", .help = "clock.mode=virtual: save at exactly this instruction; "

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "cli/cli.h"
 #include "config/config.h"
 #include "snapshot/disks.h"
 #include "snapshot/draft.h"
@@ -63,6 +64,8 @@ static struct config *collect(const struct snap_reader *r, const struct restored
 		err = config_set(c, "clone", s->clone, "--clone", e);
 	if (!err && s->name)
 		err = config_set(c, "name", s->name, "the machine's name", e);
+	if (!err)
+		err = cli_choose_backend(c, e);
 	if (!err)
 		return c;
 	if (c)

@@ -225,7 +225,7 @@ static int run_parsed(struct config *c, const struct run_options *o, const struc
 
 	if (o->topic != RUN_MACHINE)
 		return show_topic(o->topic);
-	if (config_freeze(c, &e))
+	if (cli_choose_backend(c, &e) || config_freeze(c, &e))
 		return complain(&e);
 	if (config_bool(config_root(c), "config.dump")) {
 		/* 1 as in bhyve: a wrapper that loops on 0 stops. */

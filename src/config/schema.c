@@ -19,7 +19,7 @@ static const char *const reboot_actions[] = { "exit", "restart", NULL };
 static const char *const triple_fault_actions[] = { "exit", "reset", NULL };
 static const char *const backends[] = { "auto", "soft", "kvm", NULL };
 static const char *const soft_tiers[] = { "auto", "interpreter", "translator", NULL };
-static const char *const cpu_models[] = { "skep-v2.1", "skep-v3.1", NULL };
+static const char *const cpu_models[] = { "skep-v1.1", "skep-v2.1", "skep-v3.1", NULL };
 static const char *const control_kinds[] = { "auto", "none", NULL };
 static const char *const fwcfg_kinds[] = { "qemu", "bhyve", NULL };
 
@@ -38,7 +38,9 @@ static const struct config_key vm_keys[] = {
 	{ "identity", CONFIG_CHOICE, .def = "none", .choices = identity_names,
 	  .help = "the hypervisor that CPUID names, with its clocks; none: skep, without any" },
 	{ "backend", CONFIG_CHOICE, .def = "auto", .choices = backends,
-	  .help = "what executes the guest; kvm is not built yet" },
+	  .help = "what executes the guest: soft, kvm, or auto: KVM where it is fast and complete" },
+	{ "kvm.help", CONFIG_BOOL, .def = "true", .help = "backend=kvm: what KVM cannot execute, the soft "
+	  "processor does, one instruction at a time; false: the machine ends with an error" },
 	{ "soft.tier", CONFIG_CHOICE, .def = "auto", .choices = soft_tiers,
 	  .help = "how the soft processor runs code: interpreter; translator: everything is translated "
 	  "for the host, at once; auto: what runs often" },
@@ -57,8 +59,8 @@ static const struct config_key vm_keys[] = {
 	  "seconds since 1970 UTC; unset: the host's, or a fixed date with clock.mode=virtual" },
 	{ "clock.limit", CONFIG_UINT, .help = "clock.mode=virtual: end with 2 after this "
 	  "many instructions" },
-	{ "clock.tsc_khz", CONFIG_UINT, .def = "1000000", .min = 1000, .max = 10000000,
-	  .help = "frequency of the time-stamp counter" },
+	{ "clock.tsc_khz", CONFIG_UINT, .min = 1000, .max = 10000000, .help = "frequency of the "
+	  "time-stamp counter; unset: 1000000, or the host's with backend=kvm" },
 	{ "seed", CONFIG_UINT, .help = "where all randomness comes from; unset: the host, "
 	  "or 0 with clock.mode=virtual" },
 	{ "input.record", CONFIG_PATH, .help = "clock.mode=virtual: write what comes from outside "
@@ -462,12 +464,12 @@ int schema_check_name(struct config *c, struct skep_error *e)
 
 int schema_check_backend(struct config *c, struct skep_error *e)
 {
-	struct config_node *n = tree_find(&c->root, "backend");
+	struct config_node *n = tree_find(&c->root, "backend"), *mode = tree_find(&c->root, "clock.mode");
 
-	if (strcmp(n->value, "kvm"))
+	if (strcmp(n->value, "kvm") || !mode || strcmp(mode->value, "virtual"))
 		return 0;
-	return skep_fail(e, EOPNOTSUPP, "%s: backend=kvm: the host's KVM is not built yet; write soft, "
-			 "or leave the key out", n->origin);
+	return skep_fail(e, EINVAL, "%s: clock.mode=virtual counts instructions, which backend=kvm cannot do; "
+			 "write backend=soft", n->origin);
 }
 
 int schema_check_memory(struct config *c, struct skep_error *e)

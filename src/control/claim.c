@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "control/client.h"
 #include "control/internal.h"
 
 #define FILE_NAME	80	/* 63 characters and ".lock" */

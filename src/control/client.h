@@ -3,6 +3,7 @@
 #define SKEP_CONTROL_CLIENT_H
 
 #include <jansson.h>
+#include <limits.h>
 #include <stdbool.h>
 
 #include "base/error.h"
@@ -12,6 +13,11 @@
  * a directory of ours; /tmp/skep-UID.
  */
 int control_directory(char *buf, size_t size, struct skep_error *e);
+/*
+ * Opens the runtime directory, which must be ours alone; make: makes it first.  Returns the
+ * descriptor, or a negative errno with e set (-ENOENT when nobody has made it). path gets its name.
+ */
+int control_open_directory(bool make, char path[PATH_MAX], struct skep_error *e);
 
 /*
  * The names of machines that have a socket there that somebody listens on, sorted and

@@ -24,11 +24,6 @@
 
 /* ---- runtime.c: the directory, names and addresses ---------------------- */
 
-/*
- * Opens the runtime directory, which must be ours alone; make: makes it first.  Returns the
- * descriptor, or a negative errno with e set (-ENOENT when nobody has made it). path gets its name.
- */
-int control_open_directory(bool make, char path[PATH_MAX], struct skep_error *e);
 /* Can this be a machine's name, and so a file's? 0 or -EINVAL with e set. */
 int control_check_name(const char *name, struct skep_error *e);
 /* The address of a machine's socket in a directory that is open. */

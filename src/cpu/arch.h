@@ -128,6 +128,7 @@ struct cpu_arch_state {
 #define XCR0_X87 BIT(0)
 #define XCR0_SSE BIT(1)
 #define XCR0_AVX BIT(2)
+#define XSAVE_AVX_END 832u	/* bytes of an area with all of these */
 
 #define EFER_SCE BIT(0)
 #define EFER_LME BIT(8)
@@ -141,5 +142,11 @@ enum { EXC_DE = 0, EXC_DB = 1, EXC_NMI = 2, EXC_BP = 3, EXC_OF = 4, EXC_BR = 5, 
 /* Every field of the state above, for dump and, later, save: cpu/arch.c */
 struct state_record;
 extern const struct state_record cpu_arch_record;
+
+/*
+ * Power-on, or INIT, which leaves some of it alone (SDM vol. 3, table 9-1): cpu/reset.c.  signature is
+ * EAX of CPUID leaf 1; all processors but the boot processor wait to be started.
+ */
+void cpu_arch_reset(struct cpu_arch_state *s, bool init, bool boot, uint32_t signature);
 
 #endif

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/util.h"
+#include "cpu/arch.h"
 
 #define NOSUB UINT32_MAX
 #define B(n) (1u << (n))
@@ -53,6 +54,16 @@
 #define F1C_V3_1 (F1C_V2_1 | B(12) /* FMA */ | B(28) /* AVX */ | B(29) /* F16C */)
 #define F7B_V3_1 (F7B_V2_1 | B(3) /* BMI1 */ | B(5) /* AVX2 */ | B(8) /* BMI2 */)
 #define FXC_V3_1 (FXC_V2_1 | B(5) /* LZCNT */)
+
+/*
+ * skep-v1.1: what every processor with x86-64 has, and every KVM can give.  It promises nothing about
+ * speculation, which is the host's.
+ */
+#define F1C_V1_1 (B(13) /* CMPXCHG16B */ | B(21) /* x2APIC */ | B(24) /* TSC-deadline */ | \
+		  B(31) /* hypervisor */)
+#define F7B_V1_1 (B(1) /* TSC_ADJUST */ | B(6) /* FDP_EXCPTN_ONLY */ | B(13) /* no FPU CS/DS */)
+#define FXC_V1_1 (B(0) /* LAHF in 64-bit mode */)
+#define FXD_V1_1 (B(11) /* SYSCALL */ | B(20) /* NX */ | B(29) /* 64-bit mode */)
 
 /* Four registers of text. */
 #define TEXT4(a, b, c, d) ((uint32_t)(a) | (uint32_t)(b) << 8 | (uint32_t)(c) << 16 | \
@@ -120,6 +131,41 @@ static const struct cpuid_leaf v3_1_leaves[] = {
 	LEAVES_ABOVE_D('3', FXC_V3_1),
 };
 
+static const struct cpuid_leaf v1_1_leaves[] = {
+	{ 0x0, NOSUB, 0x16, TEXT4('G', 'e', 'n', 'u'), TEXT4('n', 't', 'e', 'l'),
+	  TEXT4('i', 'n', 'e', 'I') },
+	{ 0x1, NOSUB, 0x000906f1, 8u << 8, F1C_V1_1, F1D_V2_1 },
+	{ 0x2, NOSUB, 0x0000ff01, 0, 0, 0 },
+	{ 0x4, 0, CACHE_EAX(1, 1), CACHE_EBX(8), 63, 0 },
+	{ 0x4, 1, CACHE_EAX(2, 1), CACHE_EBX(8), 63, 0 },
+	{ 0x4, 2, CACHE_EAX(3, 2), CACHE_EBX(8), 2047, 0 },
+	{ 0x6, NOSUB, B(2) /* ARAT */, 0, 0, 0 },
+	{ 0x7, 0, 0, F7B_V1_1, 0, 0 },
+	{ 0xb, 0, 0, 1, 1u << 8, 0 },
+	{ 0xb, 1, 0, 1, 2u << 8 | 1, 0 },
+	{ 0x15, NOSUB, 1, 1, 1000000000, 0 },
+	{ 0x16, NOSUB, 1000, 1000, 1000, 0 },
+	{ 0x80000000, NOSUB, 0x80000008, 0, 0, 0 },
+	{ 0x80000001, NOSUB, 0, 0, FXC_V1_1, FXD_V1_1 },
+	{ 0x80000002, NOSUB, TEXT4('s', 'k', 'e', 'p'), TEXT4('-', 'v', '1', '.'),
+	  TEXT4('1', ' ', 'p', 'r'), TEXT4('o', 'c', 'e', 's') },
+	{ 0x80000003, NOSUB, TEXT4('s', 'o', 'r', 0), 0, 0, 0 },
+	{ 0x80000004, NOSUB, 0, 0, 0, 0 },
+	{ 0x80000006, NOSUB, 0, 0, 1024u << 16 | 6u << 12 | 64, 0 },
+	{ 0x80000007, NOSUB, 0, 0, 0, B(8) /* invariant TSC */ },
+	{ 0x80000008, NOSUB, 48u << 8 | 40, 0, 0, 0 },
+};
+
+static const struct cpu_model skep_v1_1 = {
+	.name = "skep-v1.1",
+	.help = "x86-64 as every host has it, with x2APIC and the TSC deadline: for both backends",
+	.phys_bits = 40,
+	.lin_bits = 48,
+	.xcr0 = 1,
+	.leaves = v1_1_leaves,
+	.nleaves = ARRAY_SIZE(v1_1_leaves),
+};
+
 static const struct cpu_model skep_v2_1 = {
 	.name = "skep-v2.1",
 	.help = "x86-64-v2 with AES, PCLMULQDQ, MOVBE, XSAVE, RDRAND, FSGSBASE, SMEP, SMAP, "
@@ -143,7 +189,37 @@ static const struct cpu_model skep_v3_1 = {
 	.nleaves = ARRAY_SIZE(v3_1_leaves),
 };
 
-const struct cpu_model *const cpu_models[] = { &skep_v2_1, &skep_v3_1, NULL };
+const struct cpu_model *const cpu_models[] = { &skep_v1_1, &skep_v2_1, &skep_v3_1, NULL };
+
+const struct cpuid_leaf *cpu_model_leaf(const struct cpu_model *m, uint32_t leaf, uint32_t sub)
+{
+	for (unsigned i = 0; i < m->nleaves; i++)
+		if (m->leaves[i].leaf == leaf &&
+		    (m->leaves[i].sub == NOSUB || m->leaves[i].sub == sub))
+			return &m->leaves[i];
+	return NULL;
+}
+
+uint64_t cpu_model_cr4(const struct cpu_model *m)
+{
+	const struct cpuid_leaf *one = cpu_model_leaf(m, 1, 0), *seven = cpu_model_leaf(m, 7, 0);
+	uint64_t v = CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_MCE | CR4_PGE | CR4_PCE |
+		     CR4_OSFXSR | CR4_OSXMMEXCPT;	/* VME and PVI are in no model */
+
+	if (one && one->ecx & B(17))
+		v |= CR4_PCIDE;
+	if (one && one->ecx & B(26))
+		v |= CR4_OSXSAVE;
+	if (seven && seven->ebx & B(0))
+		v |= CR4_FSGSBASE;
+	if (seven && seven->ebx & B(7))
+		v |= CR4_SMEP;
+	if (seven && seven->ebx & B(20))
+		v |= CR4_SMAP;
+	if (seven && seven->ecx & B(2))
+		v |= CR4_UMIP;
+	return v;
+}
 
 const struct cpu_model *cpu_model_find(const char *name)
 {

@@ -58,6 +58,25 @@ void vcpu_destroy(struct vcpu *v)
 	free(v);
 }
 
+const struct vcpu_ops *vcpu_backend_find(const char *name)
+{
+	static const struct vcpu_ops *const all[] = { &vcpu_soft_ops, &vcpu_kvm_ops };
+
+	for (unsigned i = 0; i < ARRAY_SIZE(all); i++)
+		if (!strcmp(all[i]->name, name))
+			return all[i];
+	return NULL;
+}
+
+void vcpu_nop(struct vcpu *v)
+{
+}
+
+int vcpu_nop_sync(struct vcpu *v, struct skep_error *e)
+{
+	return 0;
+}
+
 /* ---- The thread ------------------------------------------------------ */
 
 /* Waits for permission to run; false: the thread ends. */

@@ -75,6 +75,19 @@ struct vcpu_ops {
 	void (*get_state)(struct vcpu *v, struct cpu_arch_state *s);
 	int (*check_state)(struct vcpu *v, const struct cpu_arch_state *s, struct skep_error *e);
 	int (*set_state)(struct vcpu *v, const struct cpu_arch_state *s, struct skep_error *e);
+	/*
+	 * Guest time stands, or goes on: for a backend whose clocks or local APICs are not ours.
+	 * Called for each in turn, vCPUs stopped, device lock held, the clock standing already, or
+	 * running again.  freeze follows thaw, or nothing.
+	 */
+	void (*freeze)(struct vcpu *v);
+	void (*thaw)(struct vcpu *v);
+	/*
+	 * Every page that processors have written is DIRTY and TOUCHED when it returns (vm/memory.h).
+	 * vCPUs stopped.  Called for the first processor, for all of them.
+	 */
+	int (*sync_dirty)(struct vcpu *v, struct skep_error *e);
+	bool live_cut;			/* its writes give a live cut its copies */
 	/* Guest-physical [gpa, gpa+len) was written by someone else: drop code. Any thread. */
 	void (*invalidate_code)(struct vcpu *v, uint64_t gpa, uint64_t len);
 	/*
@@ -86,6 +99,11 @@ struct vcpu_ops {
 };
 
 extern const struct vcpu_ops vcpu_soft_ops;
+extern const struct vcpu_ops vcpu_kvm_ops;
+/* backend=kvm: the I/O APIC's entries changed.  opaque is the vm.  Device lock. */
+void kvm_routes_changed(void *opaque);
+/* By name; NULL: there is none. */
+const struct vcpu_ops *vcpu_backend_find(const char *name);
 
 struct vcpu {
 	struct vm *vm;
@@ -142,6 +160,10 @@ void vcpu_wait(struct vcpu *v);
  * of them wait for another one to do something; the machine has come to its end. vCPU's thread.
  */
 bool vcpu_idle(struct vcpu *v, enum vcpu_idle idle);
+
+/* What hooks of backends do that have nothing to do there. */
+void vcpu_nop(struct vcpu *v);
+int vcpu_nop_sync(struct vcpu *v, struct skep_error *e);
 
 /*
  * The interrupt side, called on the vCPU thread.  Each takes the device lock

@@ -49,7 +49,7 @@ enum setting_kind setting_kind(const char *key)
 	};
 	static const char *const host[] = {
 		"name", "backend", "boot.kernel", "boot.initrd", "boot.demo", "on_reboot",
-		"x86.triple_fault", "destroy_on_poweroff", "memory.wired", "control",
+		"x86.triple_fault", "destroy_on_poweroff", "memory.wired", "control", "kvm.help",
 	};
 	size_t i;
 

@@ -162,6 +162,13 @@ struct ram_cut *memory_cut(struct guest_memory *m, unsigned flags, struct skep_e
 
 	if (memory_lost(m, e) < 0)
 		return NULL;
+	if ((flags & CUT_LIVE) && m->vm->vcpus[0] && !m->vm->vcpus[0]->ops->live_cut) {
+		skep_fail(e, EOPNOTSUPP, "--live needs backend=soft: backend=%s does not tell of the first "
+			  "write to each page; save without it", m->vm->vcpus[0]->ops->name);
+		return NULL;
+	}
+	if (m->vm->vcpus[0] && m->vm->vcpus[0]->ops->sync_dirty(m->vm->vcpus[0], e) < 0)
+		return NULL;
 	if (atomic_exchange(&m->cutting, true)) {
 		skep_fail(e, EBUSY, "the machine is being saved already; wait until that is done");
 		return NULL;

@@ -114,7 +114,9 @@ struct vm {
 		_Atomic unsigned cpu;	/* clock=virtual: who runs (vm/virtual.h) */
 		uint64_t end;		/* until this instruction count; its own thread's */
 	} turn;
+	const struct vcpu_ops *backend;
 	struct soft_shared *soft_shared;	/* what soft processors have in common, from two on */
+	struct kvm_machine *kvm;	/* backend=kvm: the kernel's side of the machine */
 
 	struct device *devices;		/* in order of creation */
 	struct block *disks;		/* their backends (block/block.h), likewise; device lock */

@@ -175,7 +175,8 @@ void guest_main(void)
 	agree(20000000);
 	pm_timer();
 	moved_tsc();
-	vmcall();
+	if (!guest_option("novmcall"))		/* a KVM whose kernel mode is emulated knows none */
+		vmcall();
 	if (guest_option("restored"))
 		restored();
 	wrmsr(TIME, 0);

@@ -94,10 +94,7 @@ static void write_cr3(struct soft_cpu *c, const struct soft_op *op, uint64_t v)
 
 uint64_t soft_cr4_allowed(const struct soft_cpu *c)
 {
-	/* All that skep-v2.1 announces; VME and PVI are not among them. */
-	return CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_MCE | CR4_PGE | CR4_PCE | CR4_OSFXSR |
-	       CR4_OSXMMEXCPT | CR4_UMIP | CR4_FSGSBASE | CR4_PCIDE | CR4_OSXSAVE | CR4_SMEP |
-	       CR4_SMAP;
+	return cpu_model_cr4(c->model);
 }
 
 static void write_cr4(struct soft_cpu *c, const struct soft_op *op, uint64_t v)

@@ -559,6 +559,32 @@ execute:
 	}
 }
 
+bool soft_once(struct soft_cpu *c)
+{
+	volatile bool alive = true;	/* delivery may come back to sigsetjmp with another exception */
+	sigjmp_buf jmp;
+
+	soft_mxcsr_load(c);
+	atomic_store(&c->kick, 0);
+	c->budget = c->budget_given = 1;
+	c->jmp = &jmp;
+	if (!sigsetjmp(jmp, 0)) {
+		c->s.sti_shadow = c->s.ss_shadow = 0;
+		run_alone(c);
+	}
+	c->alone = false;
+	c->step_rest = 0;
+	/* Delivering one exception may raise another, up to the third. */
+	if (c->exc_raised) {
+		c->exc_raised = false;
+		alive = soft_deliver(c);
+	}
+	c->jmp = NULL;
+	soft_mxcsr_sync(c);
+	_mm_setcsr(HOST_MXCSR);
+	return alive;
+}
+
 static enum vcpu_exit soft_run(struct vcpu *v)
 {
 	struct soft_cpu *c = v->backend;
@@ -783,6 +809,10 @@ const struct vcpu_ops vcpu_soft_ops = {
 	.get_state = soft_ops_get_state,
 	.check_state = soft_ops_check_state,
 	.set_state = soft_ops_set_state,
+	.freeze = vcpu_nop,
+	.thaw = vcpu_nop,
+	.sync_dirty = vcpu_nop_sync,
+	.live_cut = true,
 	.invalidate_code = soft_invalidate_code,
 	.stats = soft_stats_tell,
 };

@@ -1,157 +1,20 @@
-/*
- * CPUID: the model's leaves, completed with what depends on the machine.
- * SDM vol. 2, CPUID.
- */
+/* CPUID as the soft processor answers it: cpu/cpuid.c with its live state. */
 #include "chipset/lapic.h"
-#include "cpu/model.h"
+#include "cpu/cpuid.h"
 #include "cpu/soft/system.h"
-#include "vm/topology.h"
 #include "vm/vm.h"
-
-#define LEAF_EXTENDED	0x80000000u
-
-static const struct cpuid_leaf *find(const struct cpu_model *m, uint32_t leaf, uint32_t sub)
-{
-	for (unsigned i = 0; i < m->nleaves; i++)
-		if (m->leaves[i].leaf == leaf &&
-		    (m->leaves[i].sub == UINT32_MAX || m->leaves[i].sub == sub))
-			return &m->leaves[i];
-	return NULL;
-}
-
-/*
- * A leaf beyond the last of its range answers as the last basic one does.
- * An unknown leaf inside a range is all zeros.
- */
-static uint32_t effective_leaf(const struct cpu_model *m, uint32_t leaf)
-{
-	uint32_t last_basic = find(m, 0, 0)->eax;
-	const struct cpuid_leaf *range;
-
-	if (leaf <= last_basic)
-		return leaf;
-	range = find(m, LEAF_EXTENDED, 0);
-	if (leaf >= LEAF_EXTENDED && range && leaf <= range->eax)
-		return leaf;
-	return last_basic;
-}
-
-static uint32_t apic_id(const struct soft_cpu *c)
-{
-	return c->v ? topology_apic_id(c->vm, c->v->index) : 0;
-}
-
-static void complete_features(struct soft_cpu *c, uint32_t out[4])
-{
-	struct topology t = topology_of(c->vm);
-
-	out[1] |= apic_id(c) << 24 | 1u << t.package_shift << 16;
-	if (t.package_threads > 1)
-		out[3] |= 1u << 28;	/* HTT: the count above is valid */
-	if (c->s.cr4 & CR4_OSXSAVE)
-		out[2] |= 1u << 27;
-	if (c->v && c->v->lapic && !(lapic_get_base(c->v->lapic) & BIT(11)))
-		out[3] &= ~(1u << 9);
-}
-
-/* Leaf 4: who shares a cache, and how many core numbers a package has. */
-static void complete_caches(struct soft_cpu *c, uint32_t out[4])
-{
-	struct topology t = topology_of(c->vm);
-
-	out[0] |= ((1u << t.core_shift) - 1) << 14 |
-		  ((1u << (t.package_shift - t.core_shift)) - 1) << 26;
-}
-
-/* Leaf 0bh: level 0 is the threads of a core, level 1 the cores of a package. */
-static void complete_topology(struct soft_cpu *c, uint32_t sub, uint32_t out[4])
-{
-	struct topology t = topology_of(c->vm);
-
-	if (sub == 0) {
-		out[0] = t.core_shift;
-		out[1] = t.core_threads;
-	} else if (sub == 1) {
-		out[0] = t.package_shift;
-		out[1] = t.package_threads;
-	} else {
-		out[2] = sub & 0xff;
-	}
-	out[3] = apic_id(c);
-}
-
-static uint32_t gcd(uint32_t a, uint32_t b)
-{
-	while (b) {
-		uint32_t t = a % b;
-
-		a = b;
-		b = t;
-	}
-	return a;
-}
-
-/*
- * TSC = crystal x EBX / EAX.  Guests multiply in 32 bits of kHz: a ratio that would
- * overflow is not given (EBX 0: not enumerated).
- */
-static void complete_tsc(struct soft_cpu *c, uint32_t out[4])
-{
-	uint32_t khz = c->vm->clock.tsc_khz;
-	uint32_t g = gcd(khz, 1000000);
-
-	out[0] = 1000000 / g;
-	out[1] = khz / g;
-	if (!khz || (uint64_t)out[1] * 1000000 > UINT32_MAX)
-		out[0] = out[1] = out[2] = 0;
-}
-
-static void complete_frequency(struct soft_cpu *c, uint32_t out[4])
-{
-	uint32_t mhz = (c->vm->clock.tsc_khz + 500) / 1000;
-
-	out[0] = out[1] = mhz > 0xffff ? 0 : mhz;
-}
 
 void soft_cpuid(struct soft_cpu *c, uint32_t leaf, uint32_t sub, uint32_t out[4])
 {
-	const struct cpuid_leaf *l;
+	const struct cpuid_context context = {
+		.vm = c->vm,
+		.model = c->model,
+		.index = c->v ? c->v->index : 0,
+		.xcr0 = c->s.xcr0,
+		.osxsave = c->s.cr4 & CR4_OSXSAVE,
+		.apic_off = leaf == 1 && c->v && c->v->lapic && !(lapic_get_base(c->v->lapic) & BIT(11)),
+		.variant_tsc = leaf == 0x80000007 && !identity_invariant_tsc(c->vm),
+	};
 
-	if (identity_cpuid(c->vm, leaf, out))
-		return;
-	leaf = effective_leaf(c->model, leaf);
-	l = find(c->model, leaf, sub);
-	out[0] = l ? l->eax : 0;
-	out[1] = l ? l->ebx : 0;
-	out[2] = l ? l->ecx : 0;
-	out[3] = l ? l->edx : 0;
-	switch (leaf) {
-	case 0x1:
-		complete_features(c, out);
-		break;
-	case 0x4:
-		if (l)
-			complete_caches(c, out);
-		break;
-	case 0xb:
-		complete_topology(c, sub, out);
-		break;
-	case 0xd:
-		/* The size of an area with all enabled components; sub-leaf 1: in the compacted form. */
-		if (l && sub < 2 && c->s.xcr0 & XCR0_AVX)
-			out[1] = XSAVE_AVX_END;
-		break;
-	case 0x15:
-		complete_tsc(c, out);
-		break;
-	case 0x16:
-		complete_frequency(c, out);
-		break;
-	case 0x80000007:
-		if (!identity_invariant_tsc(c->vm))
-			out[3] &= ~(1u << 8);
-		break;
-	default:
-		break;
-	}
+	cpu_cpuid(&context, leaf, sub, out);
 }

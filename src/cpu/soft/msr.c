@@ -12,20 +12,6 @@
 #include "cpu/soft/system.h"
 #include "vm/vm.h"
 
-/* ---- IA32_ARCH_CAPABILITIES ------------------------------------------------ */
-
-/*
- * What this processor is not vulnerable to: it does not speculate at all.  IBRS_ALL lets
- * a guest set one bit once where it would otherwise rebuild its indirect branches.
- */
-#define ARCH_CAPABILITIES (BIT(0)  /* RDCL_NO */ | BIT(1) /* IBRS_ALL */ | \
-			   BIT(3)  /* SKIP_L1DFL_VMENTRY */ | BIT(4) /* SSB_NO */ | \
-			   BIT(5)  /* MDS_NO */ | BIT(6) /* PSCHANGE_MC_NO */ | \
-			   BIT(8)  /* TAA_NO */ | BIT(13) /* SBDR_SSDP_NO */ | \
-			   BIT(14) /* FBSDP_NO */ | BIT(15) /* PSDP_NO */ | \
-			   BIT(20) /* BHI_NO */ | BIT(24) /* PBRSB_NO */ | \
-			   BIT(26) /* GDS_NO */ | BIT(27) /* RFDS_NO */ | BIT(62) /* ITS_NO */)
-
 /* ---- Checks of values -------------------------------------------------------- */
 
 static bool canonical(struct soft_cpu *c, const struct soft_msr *m, uint64_t v)
@@ -251,7 +237,7 @@ const struct soft_msr soft_msrs[] = {
 	{ .name = "bios_sign_id", .number = MSR_BIOS_SIGN_ID, .constant = 1ull << 32,
 	  .write = discard },
 	CONSTANT(0xfe, "mtrr_cap", 0x508),	/* 8 variable, fixed, WC */
-	CONSTANT(MSR_ARCH_CAPABILITIES, "arch_capabilities", ARCH_CAPABILITIES),
+	CONSTANT(MSR_ARCH_CAPABILITIES, "arch_capabilities", CPU_ARCH_CAPABILITIES),
 	FIELD(MSR_SYSENTER_CS, sysenter_cs, 0, .keep = 0xffffffff),
 	FIELD(MSR_SYSENTER_ESP, sysenter_esp, 0, .check = canonical),
 	FIELD(MSR_SYSENTER_EIP, sysenter_eip, 0, .check = canonical),

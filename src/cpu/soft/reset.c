@@ -8,75 +8,25 @@
 #include "cpu/soft/system.h"
 #include "vm/vm.h"
 
-#define PAT_RESET	0x0007040600070406ull
-
-static void reset_segments(struct soft_cpu *c)
-{
-	for (unsigned i = 0; i < SEG_COUNT; i++) {
-		struct cpu_segment s = { .attr = 0x93, .limit = 0xffff };
-
-		if (i == SEG_CS) {
-			s.selector = 0xf000;
-			s.base = 0xffff0000;
-			s.attr = 0x9b;
-		} else if (i == SEG_LDTR) {
-			s.attr = ATTR_P | SYS_LDT;
-		} else if (i == SEG_TR) {
-			s.attr = ATTR_P | SYS_TSS32_BUSY;
-		}
-		soft_set_segment(c, i, &s);
-	}
-	c->s.gdtr = c->s.idtr = (struct cpu_table){ .base = 0, .limit = 0xffff };
-}
-
-/* What INIT leaves alone. */
-static void reset_power_on(struct soft_cpu *c)
-{
-	memset(&c->s, 0, sizeof c->s);
-	c->s.fpu.fcw = 0x40;
-	c->s.fpu.ftw = 0xff;		/* all valid, +0.0 */
-	c->s.fpu.mxcsr = 0x1f80;
-	c->s.pat = PAT_RESET;
-	c->s.misc_enable = MISC_ENABLE_FIXED | 1;
-	c->s.cr0 = CR0_CD | CR0_NW;
-	c->s.xcr0 = 1;
-	c->s.apic_base = 0xfee00900;
-}
-
 void soft_reset(struct soft_cpu *c, bool init)
 {
-	uint64_t caching;
 	uint32_t id[4];
 
-	if (!init)
-		reset_power_on(c);
+	/* EDX: the processor's signature. */
+	soft_cpuid(c, 1, 0, id);
+	cpu_arch_reset(&c->s, init, !c->v || c->v->index == 0, id[0]);
 	memset(&c->sys, 0, sizeof c->sys);
 	memset(&c->exc, 0, sizeof c->exc);
 	memset(c->r, 0, sizeof c->r);
-	caching = c->s.cr0 & (CR0_CD | CR0_NW);
-	c->s.cr0 = CR0_ET | caching;
-	c->s.cr2 = c->s.cr3 = c->s.cr4 = c->s.cr8 = 0;
-	c->s.efer = 0;
-	c->s.rflags = 2;
+	memcpy(c->r, c->s.gpr, sizeof c->s.gpr);
 	c->cc = CC_ONE;
-	memset(c->s.dr, 0, sizeof c->s.dr);
-	memset(c->s.pdpte, 0, sizeof c->s.pdpte);
-	c->s.dr6 = DR6_FIXED;
-	c->s.dr7 = DR7_FIXED;
-	c->s.pending_dbg = 0;
-	c->s.halted = c->s.sti_shadow = c->s.ss_shadow = 0;
-	c->s.nmi_pending = c->s.nmi_blocked = 0;
-	/* The boot processor starts; the others wait to be started. */
-	c->s.wait_sipi = c->v && c->v->index != 0;
-	reset_segments(c);
+	for (unsigned i = 0; i < SEG_COUNT; i++)
+		soft_set_seg_base(c, i, c->s.seg[i].base);
 	c->cpl = 0;
-	c->rip = 0xfff0;
+	c->rip = c->s.rip;
 	soft_tlb_flush(c, true);
 	soft_tlb_set_cr3(c, 0, false);
 	soft_update_mode(c);
-	/* EDX: the processor's signature. */
-	soft_cpuid(c, 1, 0, id);
-	c->r[REG_RDX] = id[0];
 }
 
 /* ---- State in and out ---------------------------------------------------------- */

@@ -98,7 +98,8 @@ int soft_shared_join(struct soft_cpu *c, struct skep_error *e)
 {
 	struct vm *vm = c->vm;
 
-	if (vm->ncpus < 2)
+	/* On KVM a soft processor helps out alone: all that it keeps is gone with the instruction. */
+	if (vm->ncpus < 2 || vm->kvm)
 		return 0;
 	if (!vm->soft_shared)
 		vm->soft_shared = shared_create(vm);

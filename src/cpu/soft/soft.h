@@ -611,9 +611,19 @@ bool soft_deliver(struct soft_cpu *c);
 void soft_cpuid(struct soft_cpu *c, uint32_t leaf, uint32_t sub, uint32_t out[4]);
 /* INIT and power-on values of everything (reset.c). */
 void soft_reset(struct soft_cpu *c, bool init);
-/* Architectural consistency of a state to be loaded (validate.c): SDM vol. 3. */
+/* Architectural consistency of a state to be loaded (validate.c): SDM vol. 3; */
+/* of a processor that is not a soft one, too. */
+int soft_check_state(const struct cpu_model *model, struct vcpu *v, const struct cpu_arch_state *s,
+		     struct skep_error *e);
 int soft_validate_state(const struct soft_cpu *c, const struct cpu_arch_state *s,
 			struct skep_error *e);
+
+/*
+ * Executes the instruction at the processor's RIP, or delivers the exception that it raises, and
+ * nothing else: for another backend that cannot.  False: triple fault.  On a thread that runs no
+ * other soft processor, without the device lock (core.c).
+ */
+bool soft_once(struct soft_cpu *c);
 
 /* Handlers that others need. */
 op_fn op_ud;		/* raises #UD */

@@ -81,6 +81,5 @@ uint64_t soft_cr4_allowed(const struct soft_cpu *c);
 /* Is this a value that XSETBV takes: components that the model has, x87, and AVX with SSE only? */
 bool soft_xcr0_ok(const struct soft_cpu *c, uint64_t v);
 /* Bytes of an XSAVE area with AVX's component, in either form (fxstate.c). */
-#define XSAVE_AVX_END	832u
 
 #endif

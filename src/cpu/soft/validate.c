@@ -5,6 +5,7 @@
  * not refuse what the processor itself can come to: a save checks its own state by them.
  */
 #include <errno.h>
+#include <stdlib.h>
 
 #include "cpu/model.h"
 #include "cpu/soft/desc.h"
@@ -348,6 +349,22 @@ static int check_events(const struct soft_cpu *c, const struct cpu_arch_state *s
 		return skep_fail(e, EINVAL, "cpu: sipi_vector %#x without sipi_pending",
 				 s->sipi_vector);
 	return 0;
+}
+
+int soft_check_state(const struct cpu_model *model, struct vcpu *v, const struct cpu_arch_state *s,
+		     struct skep_error *e)
+{
+	struct soft_cpu *c = aligned_alloc(64, ALIGN_UP(sizeof *c, 64));
+	int err;
+
+	if (!c)
+		return skep_fail(e, ENOMEM, "not enough memory for a processor");
+	memset(c, 0, sizeof *c);
+	c->model = model;
+	c->v = v;
+	err = soft_validate_state(c, s, e);
+	free(c);
+	return err;
 }
 
 int soft_validate_state(const struct soft_cpu *c, const struct cpu_arch_state *s,
