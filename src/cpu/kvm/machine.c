@@ -167,11 +167,8 @@ static int machine_create(struct kvm_machine *m, struct skep_error *e)
 	if (m->fd < 0)
 		return kvm_fail(e, m->fd, "KVM_CREATE_VM");
 	look_around(m);
-	/*
-	 * The kernel's note of what is written begins with the machine where nothing else knows which
-	 * pages hold anything; else with the first save (slots.c).
-	 */
-	m->logging = m->vm->memory.memfd < 0;
+	/* The kernel notes what is written from the first save on (slots.c): that is the first to ask. */
+	m->logging = m->vm->restored;
 	size = kvm_kick_install(e);
 	return size < 0 ? size : set_up(m, e);
 }

@@ -8,6 +8,7 @@
 #include "cpu/kvm/kvm.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -15,6 +16,9 @@
 #include "vm/memory_inside.h"
 #include "vm/vm.h"
 
+/* Documentation/admin-guide/mm/pagemap.rst */
+#define PAGEMAP_PRESENT	BIT(63)
+#define PAGEMAP_SWAPPED	BIT(62)
 #define PAM_PIECE	0x4000ull	/* a PAM register's 16 KiB */
 
 static void add_slot(struct kvm_slot *layout, unsigned *n, const struct kvm_slot *s)
@@ -201,23 +205,45 @@ static int read_log(struct kvm_machine *m, struct skep_error *e)
 	return err < 0 ? err : 0;
 }
 
-/* Nobody has noted anything so far: what holds memory may have been written.  RAM is a memfd. */
+/* A large page may lie under video memory, which is never RAM to the guest. */
+static bool under_video(const struct mem_region *r, size_t page)
+{
+	uint64_t gpa = r->gpa + page * GUEST_PAGE_SIZE;
+
+	return gpa >= HOLE_BASE && gpa < PAM_BASE;
+}
+
+static int read_region(struct kvm_machine *m, int fd, const struct mem_region *r, struct skep_error *e)
+{
+	struct guest_memory *mem = &m->vm->memory;
+	size_t npages = r->size / GUEST_PAGE_SIZE, page, i;
+	uint64_t entry[512];
+	ssize_t got;
+
+	for (page = 0; page < npages; page += (size_t)got / sizeof(entry[0])) {
+		got = pread(fd, entry, MIN(sizeof(entry), (npages - page) * sizeof(entry[0])),
+			    (off_t)(((uintptr_t)r->host / GUEST_PAGE_SIZE + page) * sizeof(entry[0])));
+		if (got < (ssize_t)sizeof(entry[0]))
+			return kvm_fail(e, got < 0 ? -errno : -EIO, "reading /proc/self/pagemap");
+		for (i = 0; i < (size_t)got / sizeof(entry[0]); i++)
+			if (entry[i] & (PAGEMAP_PRESENT | PAGEMAP_SWAPPED) && !under_video(r, page + i))
+				memory_will_write(mem, &mem->page_flags[r->first_page + page + i]);
+	}
+	return 0;
+}
+
+/* Nobody has noted anything so far: what holds memory may have been written. */
 static int read_extents(struct kvm_machine *m, struct skep_error *e)
 {
 	struct guest_memory *mem = &m->vm->memory;
-	off_t from = 0, to;
+	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC), err = 0;
 
-	while ((from = lseek(mem->memfd, from, SEEK_DATA)) >= 0) {
-		size_t page;
-
-		to = lseek(mem->memfd, from, SEEK_HOLE);
-		if (to < 0)
-			return kvm_fail(e, -errno, "looking for the pages of guest memory");
-		for (page = (size_t)from / GUEST_PAGE_SIZE; page < (size_t)to / GUEST_PAGE_SIZE; page++)
-			memory_will_write(mem, &mem->page_flags[page]);
-		from = to;
-	}
-	return errno == ENXIO ? 0 : kvm_fail(e, -errno, "looking for the pages of guest memory");
+	if (fd < 0)
+		return kvm_fail(e, -errno, "/proc/self/pagemap");
+	for (unsigned i = 0; i < mem->nram && !err; i++)
+		err = read_region(m, fd, &mem->ram[i], e);
+	close(fd);
+	return err;
 }
 
 /* From now on the kernel takes notes. */
