@@ -211,13 +211,28 @@ static void refused_level_is_tried_again(void **state)
 	assert_true(entry_low(16) & REMOTE_IRR);
 }
 
-static void nmi_is_an_edge_whatever_it_says(void **state)
+/* Fixed and lowest priority alone are levels; NMI, SMI, INIT and ExtINT are edges whatever the entry says. */
+static void every_delivery_mode(void **state)
 {
-	entry(10, LEVEL | 4 << 8, 0);
-	up(10);
-	assert_int_equal(last.mode, 4);
-	assert_false(last.level);
-	assert_false(entry_low(10) & REMOTE_IRR);
+	for (unsigned mode = 0; mode < 8; mode++)
+		for (unsigned trigger = 0; trigger < 2; trigger++)
+			for (unsigned logical = 0; logical < 2; logical++) {
+				unsigned pin = 8 + mode, before = sent;
+				bool level = trigger && mode < 2;
+
+				entry(pin, (trigger ? LEVEL : 0) | logical << 11 | mode << 8 | 0x51, 0xa5);
+				up(pin);
+				assert_int_equal(sent, before + 1);
+				assert_int_equal(last.mode, mode);
+				assert_int_equal(last.vector, 0x51);
+				assert_int_equal(last.dest, 0xa5);
+				assert_int_equal(last.logical, logical);
+				assert_int_equal(last.level, level);
+				assert_int_equal(!!(entry_low(pin) & REMOTE_IRR), level);
+				down(pin);
+				ioapic_eoi(io, 0x51);
+				assert_int_equal(sent, before + 1);
+			}
 }
 
 static void narrow_accesses(void **state)
@@ -313,7 +328,7 @@ int main(void)
 		T(eoi_register),
 		T(edge_clears_remote_irr),
 		T(refused_level_is_tried_again),
-		T(nmi_is_an_edge_whatever_it_says),
+		T(every_delivery_mode),
 		T(narrow_accesses),
 		T(wide_destinations),
 		T(polarity_is_kept_and_means_nothing),
