@@ -121,19 +121,42 @@ struct comparison {
 	int err;
 };
 
+/* Is it a key whose value one machine alone can have?  Disks have rules of their own. */
+static bool is_exclusive(struct config *c, const char *key, const char *dot)
+{
+	bool path = !strcmp(dot, ".path");
+	char device[128];
+	const char *type;
+
+	if (strncmp(key, "pci.", 4))
+		return path && !strncmp(key, "lpc.com", 7);
+	if (!strcmp(dot, ".backend") || !strcmp(dot, ".hostfwd"))
+		return true;
+	snprintf(device, sizeof(device), "%.*s.device", (int)(dot - key), key);
+	type = config_string(config_root(c), device);
+	return path && (strstr(key, ".port.") || (type && !strcmp(type, "virtio-vsock")));
+}
+
 static void compare(void *opaque, const char *key, const char *value, bool given)
 {
 	struct comparison *x = opaque;
 	const char *other = config_string(config_root(x->other), key);
+	static const char *const shared[] = { "", "pty", "null", "/dev/null", "slirp" };
 	const char *dot = strrchr(key, '.');
 
-	if (x->err || strncmp(key, "lpc.com", 7) || !dot || strcmp(dot, ".path") || !other ||
-	    strcmp(value, other))
+	if (x->err || !dot || !other || strcmp(value, other) || !is_exclusive(x->other, key, dot))
 		return;
-	if (!strcmp(value, "pty") || !strcmp(value, "null") || !strcmp(value, "/dev/null"))
-		return;
-	x->err = skep_fail(x->e, EBUSY, "%s: every clone would have \"%s\"; give each its own, as in "
-			   "-o %s=/tmp/%%(name).log, or -o %s=pty", key, value, key, key);
+	for (size_t i = 0; i < ARRAY_SIZE(shared); i++)
+		if (!strcmp(value, shared[i]))
+			return;
+	if (!strcmp(dot, ".path"))
+		x->err = skep_fail(x->e, EBUSY, "%s: every clone would have \"%s\"; give each its own, as "
+				   "in -o %s=/tmp/%%(name).log, or -o %s=%s", key, value, key, key,
+				   strstr(key, ".port.") || key[0] == 'l' ? "pty" : "null");
+	else
+		x->err = skep_fail(x->e, EBUSY, "%s: every clone would have \"%s\"; give each its own, with "
+				   "%%(clone) in it, or -o %s=%s", key, value, key,
+				   strcmp(dot, ".backend") ? "" : "slirp");
 }
 
 /* Names and settings of clone number n; the config only if asked for. */

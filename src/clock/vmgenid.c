@@ -39,6 +39,7 @@ void vm_generation_renew(struct vm *vm, bool clone)
 	struct vmclock *c = vmclock_of(vm);
 	uint64_t word[4];
 
+	vm->renewed = true;
 	for (unsigned i = 0; i < ARRAY_SIZE(word); i++)
 		word[i] = vm_entropy(vm);
 	/* Clones of a seeded machine draw the same words, and each must get its own. */

@@ -221,12 +221,13 @@ static size_t message(const struct port *p, uint8_t which, uint8_t m[MESSAGE + N
 		[PENDING_ADD] = EVENT_PORT_ADD, [PENDING_CONSOLE] = EVENT_CONSOLE_PORT,
 		[PENDING_NAME] = EVENT_PORT_NAME, [PENDING_OPEN] = EVENT_PORT_OPEN,
 	};
-	size_t len = which == PENDING_NAME ? strlen(p->name) : 0;
+	const char *name = which == PENDING_NAME ? p->name : "";
+	size_t len = strlen(name);
 
 	store32(m, p->id);
 	store16(m + 4, events[which]);
 	store16(m + 6, 1);
-	memcpy(m + MESSAGE, p->name, len);
+	memcpy(m + MESSAGE, name, len);
 	return MESSAGE + len;
 }
 

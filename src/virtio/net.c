@@ -168,9 +168,26 @@ static void virtio_net_quiesce(struct virtio *v)
 	net_quiesce(net_of(v)->backend);
 }
 
+/*
+ * A restored machine may be elsewhere on its network, which the guest is asked to tell (5.1.6.5.4):
+ * with a gratuitous ARP, as a rule.
+ */
+static void announce(struct virtio_net *n)
+{
+	if (!n->announce)
+		return;
+	n->announce = false;
+	if (!n->v.pci.dev.vm->renewed || !virtio_has(&n->v, NET_F_GUEST_ANNOUNCE) ||
+	    !virtio_running(&n->v) || !n->c.link)
+		return;
+	n->c.announce = 1;
+	virtio_config_changed(&n->v);
+}
+
 static void virtio_net_resume(struct virtio *v)
 {
 	net_resume(net_of(v)->backend);
+	announce(net_of(v));
 }
 
 static int add_queues(struct virtio_net *n, struct skep_error *e)

@@ -89,6 +89,7 @@ struct virtio_net {
 	bool was_full;			/* net_accept is owed */
 
 	bool restored;			/* the next start is that of a restore */
+	bool announce;			/* so is the next resume */
 	bool tx_posted;
 	struct virtq_chain *tx_chain;	/* owned; what is being sent */
 	struct virtq_chain *chains;	/* NET_MERGE_MAX of them */

@@ -102,6 +102,7 @@ void virtio_net_commit(struct virtio *v, const void *model)
 	struct virtio_net *n = net_of(v);
 
 	n->c = m->c;
+	n->announce = true;
 	n->restored = m->virtio.status & VIRTIO_DRIVER_OK;
 	net_rx_drop_waiting(n);
 	for (uint32_t i = 0; i < m->waiting.count; i++) {

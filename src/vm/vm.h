@@ -137,6 +137,7 @@ struct vm {
 	 * is opened at the first reset; the tables in fw_cfg are those of the state, for good.
 	 */
 	bool restored;
+	bool renewed;			/* restored, and the guest may notice (not --exact). Device lock */
 	bool has_state;			/* it was reset, or restored: there is something to save. Device lock */
 	bool restart_on_reset;		/* on_reboot=restart */
 	bool reset_on_triple_fault;	/* x86.triple_fault=reset */
