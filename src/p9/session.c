@@ -329,6 +329,7 @@ static int admit(struct p9_session *ss, const struct p9_request *r)
 void p9_submit(struct p9_request *r)
 {
 	struct p9_session *ss = r->session;
+	bool is_flush = r->len >= P9_HEAD && r->message[4] == P9_TFLUSH;
 	struct p9_request **bucket;
 	int err;
 
@@ -345,14 +346,17 @@ void p9_submit(struct p9_request *r)
 		r->hash_next = *bucket;
 		*bucket = r;
 	}
-	/* Under the lock: a Tflush that finds the tag must find the request in the queue. */
-	if (err == 0 && r->message[4] != P9_TFLUSH)
+	/*
+	 * Under the lock: a Tflush that finds the tag must find the request in the queue.  From here on a
+	 * worker may be done with r, and it is not ours to look at.
+	 */
+	if (err == 0 && !is_flush)
 		p9_pool_add(ss->server, r);
 	pthread_mutex_unlock(&ss->lock);
 	if (err) {
 		answer_error(r, err);
 		finish(ss, r, false);
-	} else if (r->message[4] == P9_TFLUSH) {
+	} else if (is_flush) {
 		submit_flush(ss, r);
 	}
 }
