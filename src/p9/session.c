@@ -281,14 +281,13 @@ static int dispatch(struct p9_call *c, uint8_t type)
 void p9_execute(struct p9_request *r)
 {
 	struct p9_session *ss = r->session;
-	struct p9_call c = {
-		.s = ss->server, .ss = ss, .r = r,
-		.in = { r->message + P9_HEAD, r->len - P9_HEAD, false },
-		.msize = MIN(p9_session_msize(ss), r->reply_room),
-	};
+	struct p9_call c = { .s = ss->server, .ss = ss, .r = r };
 	int err;
 
-	c.out = (struct p9_out){ r->reply, P9_HEAD, MIN(sizeof(r->reply), c.msize), false };
+	c.in = (struct p9_in){ r->message + P9_HEAD, r->len - P9_HEAD, false };
+	c.msize = MIN(p9_session_msize(ss), r->reply_room);
+	c.out = (struct p9_out){ r->reply, P9_HEAD, sizeof(r->reply), false };
+	c.out.room = MIN(c.out.room, c.msize);
 	if (c.msize < P9_HEAD + 4) {
 		answer_error(r, -EMSGSIZE);
 		finish(ss, r, true);
