@@ -59,8 +59,8 @@ def measure(argv, todo):
         m.expect(lib.PROMPT, 300)
         m.command(MOUNT, 200)
         for name, (before, what) in todo.items():
-            m.command(f"cd /mnt/h; {before}; cd /", 900)
-            out = m.command(f"cd /mnt/h; (time {what} >/dev/null) 2>&1; cd /", 900)
+            m.command(f"cd /mnt/h; {before}; cd ~", 900)
+            out = m.command(f"cd /mnt/h; (time {what} >/dev/null) 2>&1; cd ~", 900)
             found = TIME.search(out)
             if not found:
                 m.fail(f"{name}: {out}")

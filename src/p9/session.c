@@ -281,14 +281,13 @@ static int dispatch(struct p9_call *c, uint8_t type)
 void p9_execute(struct p9_request *r)
 {
 	struct p9_session *ss = r->session;
-	struct p9_call c = {
-		.s = ss->server, .ss = ss, .r = r,
-		.in = { r->message + P9_HEAD, r->len - P9_HEAD, false },
-		.msize = MIN(p9_session_msize(ss), r->reply_room),
-	};
+	struct p9_call c = { .s = ss->server, .ss = ss, .r = r };
 	int err;
 
-	c.out = (struct p9_out){ r->reply, P9_HEAD, MIN(sizeof(r->reply), c.msize), false };
+	c.in = (struct p9_in){ r->message + P9_HEAD, r->len - P9_HEAD, false };
+	c.msize = MIN(p9_session_msize(ss), r->reply_room);
+	c.out = (struct p9_out){ r->reply, P9_HEAD, sizeof(r->reply), false };
+	c.out.room = MIN(c.out.room, c.msize);
 	if (c.msize < P9_HEAD + 4) {
 		answer_error(r, -EMSGSIZE);
 		finish(ss, r, true);
@@ -329,6 +328,7 @@ static int admit(struct p9_session *ss, const struct p9_request *r)
 void p9_submit(struct p9_request *r)
 {
 	struct p9_session *ss = r->session;
+	bool is_flush = r->len >= P9_HEAD && r->message[4] == P9_TFLUSH;
 	struct p9_request **bucket;
 	int err;
 
@@ -345,14 +345,17 @@ void p9_submit(struct p9_request *r)
 		r->hash_next = *bucket;
 		*bucket = r;
 	}
-	/* Under the lock: a Tflush that finds the tag must find the request in the queue. */
-	if (err == 0 && r->message[4] != P9_TFLUSH)
+	/*
+	 * Under the lock: a Tflush that finds the tag must find the request in the queue.  From here on a
+	 * worker may be done with r, and it is not ours to look at.
+	 */
+	if (err == 0 && !is_flush)
 		p9_pool_add(ss->server, r);
 	pthread_mutex_unlock(&ss->lock);
 	if (err) {
 		answer_error(r, err);
 		finish(ss, r, false);
-	} else if (r->message[4] == P9_TFLUSH) {
+	} else if (is_flush) {
 		submit_flush(ss, r);
 	}
 }
