@@ -1,14 +1,16 @@
 /* Virtqueues, split and packed, driven directly: VIRTIO 1.2, sections 2.7 and 2.8. */
 #include "virtio_helper.h"
 
+#include "vm/loop.h"
+
 #define QUEUES	2
 #define ROOM	300
 
 /* A device that copies what it may read to where it may write, or keeps what it gets. */
 struct echo {
 	struct virtio v;
-	bool hold, fill_only;
-	unsigned notified, nheld;
+	bool hold, endless;
+	unsigned notified, nheld, popped;
 	struct virtq_chain held[8];
 	struct virtq_chain last;
 };
@@ -54,8 +56,10 @@ static void echo_notify(struct virtio *v, struct virtqueue *q)
 			continue;
 		}
 		answer(q, &t->last);
-		if (!t->fill_only)
-			virtq_flush(q);
+		virtq_flush(q);
+		if (t->endless)
+			vdrv_add(&d, 0, &(struct vseg){ VDRV_HEAP, 8, true }, 1);
+		t->popped++;
 	}
 	virtq_signal(q);
 }
@@ -779,6 +783,37 @@ static void bus_master(bool packed)
 static void split_bus_master(void **state) { bus_master(false); }
 static void packed_bus_master(void **state) { bus_master(true); }
 
+/* A guest that fills the queue as fast as it is emptied does not hold the device lock for ever. */
+static void endless(bool packed)
+{
+	unsigned before;
+
+	start(packed, 16);
+	d.vm->clock.mode = CLOCK_MODE_REALTIME;
+	echo()->endless = true;
+	vdrv_add(&d, 0, &(struct vseg){ VDRV_HEAP, 8, true }, 1);
+	vdrv_kick(&d, 0);
+	before = echo()->popped;
+	assert_true(before > 256 && before < 100000);
+	assert_int_equal(echo()->notified, 1);
+	/* It goes on from the loop, and ends when the guest does. */
+	device_unlock(d.vm);
+	loop_iterate(d.vm);
+	device_lock(d.vm);
+	assert_int_equal(echo()->notified, 2);
+	assert_int_equal(echo()->popped, 2 * before);
+	echo()->endless = false;
+	device_unlock(d.vm);
+	loop_iterate(d.vm);
+	device_lock(d.vm);
+	assert_int_equal(echo()->popped, 2 * before + 1);
+	assert_false(d.v->queue[0].kicked);
+	d.vm->clock.mode = CLOCK_MODE_VIRTUAL;
+}
+
+static void split_endless(void **state) { endless(false); }
+static void packed_endless_kicks(void **state) { endless(true); }
+
 /* Whatever stands in the rings: no crash, and a reset brings the device back. */
 static void noise(bool packed)
 {
@@ -821,7 +856,7 @@ int main(void)
 		BOTH(long_table), T(packed_endless), T(ring_addresses),
 		BOTH(interrupts), BOTH(event_index), T(split_avail_event),
 		BOTH(out_of_order), BOTH(stale), BOTH(in_flight), BOTH(at_once), T(copies),
-		BOTH(bus_master), BOTH(noise),
+		BOTH(bus_master), T(split_endless), T(packed_endless_kicks), BOTH(noise),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

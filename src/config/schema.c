@@ -116,7 +116,8 @@ static const struct config_limit limits[] = {
 	{ "tpm.*", NULL, NOT_BUILT("the TPM is") },
 	{ "gdb.*", NULL, NOT_BUILT("the debugger's port is") },
 	{ "keyboard.*", NULL, "there is no keyboard to lay out yet; leave the key out" },
-	{ "virtio_msix", NULL, "there are no virtio devices yet; leave the key out" },
+	{ "virtio_msix", NULL, "virtio devices have MSI-X, as VIRTIO 1.2 wants it; pci=nomsi makes a Linux guest do "
+	  "without; leave the key out" },
 	{ "vcpu.*", NULL, NOT_BUILT("pinning processors is") },
 	{ "monitor_mode", NULL, NOT_BUILT("the monitor mode is") },
 	{ "acpi_tables", "true", "the machine always has ACPI tables; leave the key out" },

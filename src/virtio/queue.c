@@ -100,7 +100,7 @@ int virtq_pop(struct virtqueue *q, struct virtq_chain *c)
 
 	/* Whatever happens, *c is a chain that may be pushed to no effect. */
 	c->generation = q->generation - 1;
-	if (!q->enabled || !virtio_running(q->v))
+	if (!q->enabled || !q->budget || !virtio_running(q->v))
 		return 0;
 	c->places = 1;
 	c->nreadable = c->nwritable = 0;
@@ -108,6 +108,8 @@ int virtq_pop(struct virtqueue *q, struct virtq_chain *c)
 	if (!(packed ? packed_pop(q, c) : split_pop(q, c)))
 		return 0;
 	c->generation = q->generation;
+	if (q->budget != VIRTQ_NO_BUDGET)
+		q->budget--;
 	q->in_flight++;
 	return 1;
 }
@@ -133,7 +135,8 @@ void virtq_fill(struct virtqueue *q, const struct virtq_chain *c, uint32_t writt
 	if (!virtq_current(q, c) || !q->in_flight || q->nfilled == VIRTQ_SIZE_MAX)
 		return;
 	q->in_flight--;
-	q->filled[q->nfilled++] = (struct virtq_filled){ c->id, c->places, MIN(written, c->writable) };
+	written = MIN(written, c->writable);
+	q->filled[q->nfilled++] = (struct virtq_filled){ c->id, c->places, written };
 }
 
 void virtq_flush(struct virtqueue *q)
@@ -331,7 +334,7 @@ void virtq_reset(struct virtqueue *q)
 
 	*q = (struct virtqueue){ .v = v, .index = index, .max = max, .size = max,
 				 .vector = VIRTQ_NO_VECTOR, .generation = generation + 1,
-				 .want_kicks = true };
+				 .want_kicks = true, .budget = VIRTQ_NO_BUDGET };
 }
 
 void virtq_carry(struct virtqueue *q, struct virtq_chain *c)

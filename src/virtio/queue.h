@@ -28,7 +28,9 @@
  * device that stops before that (as much is in flight as it takes, or it needs a packet for each
  * buffer) pops again by itself when it can.  virtio.c calls the notify hook again for each queue
  * that is kicked when the machine goes on, restored or not: so a device needs no
- * hook for that, but its notify hook must do nothing where there is nothing to do.
+ * hook for that, but its notify hook must do nothing where there is nothing to do.  A notify hook may
+ * pop until there is nothing more: should the guest fill the queue as fast as that, a pop gives 0 all
+ * the same after a while, and the hook is called again soon, so that nobody holds the device lock.
  *
  * Everything here: device lock.
  */
@@ -85,6 +87,7 @@ struct virtqueue {
 	uint16_t in_flight;	/* chains popped and not pushed */
 	uint32_t generation;
 	bool want_kicks;	/* not saved: see virtq_want_kicks */
+	unsigned budget;	/* pops left to the notify hook that runs */
 
 	/* What virtq_fill took and virtq_flush has not told yet. */
 	unsigned nfilled;
@@ -95,6 +98,7 @@ struct virtqueue {
 };
 
 #define VIRTQ_NO_VECTOR	0xffff
+#define VIRTQ_NO_BUDGET	(~0u)
 
 /*
  * Takes the next buffer.  1: there is one, in *c; 0: the queue is empty, not enabled, or the

@@ -79,29 +79,47 @@ void virtio_broken(struct virtio *v, const char *fmt, ...)
 
 /* ---- Status and kicks ---------------------------------------------------- */
 
-void virtio_run_kicked(struct virtio *v)
+/* Buffers that one notification brings, before others get the device lock. */
+#define BUDGET	(4 * VIRTQ_SIZE_MAX)
+
+static void run_again(void *opaque)
+{
+	virtio_run_kicked(opaque);
+}
+
+/*
+ * Another processor may fill the queue for ever while this one empties it.  With clock=virtual they
+ * take turns, and where the hook stops would be the host's choice.
+ */
+static void notify(struct virtio *v, struct virtqueue *q)
 {
 	const struct virtio_type *t = virtio_type_of(v);
+	struct vm *vm = v->pci.dev.vm;
+	bool spent;
 
-	for (unsigned n = 0; n < v->nqueues; n++) {
-		struct virtqueue *q = &v->queue[n];
+	if (!q->kicked || !q->enabled || v->quiesced || !virtio_running(v) || !t->notify)
+		return;
+	if (vm->clock.mode != CLOCK_MODE_VIRTUAL)
+		q->budget = BUDGET;
+	t->notify(v, q);
+	spent = !q->budget;
+	q->budget = VIRTQ_NO_BUDGET;
+	if (spent)
+		loop_post(vm, run_again, v);
+}
 
-		if (q->kicked && q->enabled && !v->quiesced && virtio_running(v) && t->notify)
-			t->notify(v, q);
-	}
+void virtio_run_kicked(struct virtio *v)
+{
+	for (unsigned n = 0; n < v->nqueues; n++)
+		notify(v, &v->queue[n]);
 }
 
 void virtio_kick(struct virtio *v, unsigned n)
 {
-	const struct virtio_type *t = virtio_type_of(v);
-	struct virtqueue *q;
-
 	if (n >= v->nqueues || !v->queue[n].enabled)
 		return;
-	q = &v->queue[n];
-	q->kicked = true;
-	if (!v->quiesced && virtio_running(v) && t->notify)
-		t->notify(v, q);
+	v->queue[n].kicked = true;
+	notify(v, &v->queue[n]);
 }
 
 static void start(struct virtio *v)

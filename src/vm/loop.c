@@ -293,14 +293,19 @@ static bool take_post(struct event_loop *l, struct post *p)
 	return some;
 }
 
+/* Those that wait now: one that posts itself again must not keep the rest of the loop waiting. */
 static void run_posts(struct event_loop *l)
 {
 	uint64_t count;
 	struct post p;
+	size_t n;
 
 	if (read(l->wake, &count, sizeof(count)) < 0 && errno != EAGAIN)
 		return;
-	while (take_post(l, &p)) {
+	pthread_mutex_lock(&l->post_lock);
+	n = l->nposts;
+	pthread_mutex_unlock(&l->post_lock);
+	while (n-- && take_post(l, &p)) {
 		device_lock(l->vm);
 		p.fn(p.opaque);
 		device_unlock(l->vm);

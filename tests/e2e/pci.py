@@ -6,7 +6,7 @@ import os
 import re
 import time
 
-from lib import command, guest_test, linux, run, scratch
+from lib import PROMPT, command, guest_test, linux, run, scratch
 
 MODULES = ("virtio_pci", "virtio_rng")
 DEVICES = ("-s", "3,virtio-rnd", "-s", "4,virtio-rnd", "-s", "11,virtio-rnd")
@@ -77,20 +77,20 @@ def carry(append):
     name = f"pci{os.getpid()}"
     path = os.path.join(scratch(), "pci.skep")
     m = linux("cloud", append + " quiet", *DEVICES, modules=MODULES, name=name)
-    m.expect("skep:~#", 120)
+    m.expect(PROMPT, 200)
     m.send(READING)
     for _ in range(3):
         for _ in range(3):
-            m.expect("R1280R", 30)
+            m.expect("R1280R", 60)
         code, out = command("save", "--suspend", name, path)
         assert code == 0, out
-        m.exits(5, 30)
+        m.exits(5, 60)
         m.__exit__()
         m = type(m)(argv=[m.argv[0], "restore", path])
     for _ in range(3):
-        m.expect("R1280R", 30)
+        m.expect("R1280R", 60)
     m.send("\x03")
-    m.expect("skep:~#", 30)
+    m.expect(PROMPT, 30)
     m.send("grep -c virtio /proc/interrupts; dmesg | tail -n 3; poweroff -f\n")
     m.exits(1, 60)
     m.__exit__()
@@ -113,10 +113,10 @@ def saved_size(*device):
     """Bytes of RAM in a snapshot of a guest that has used much memory and given it back."""
     name, path = f"balloon{os.getpid()}", os.path.join(scratch(), "balloon.skep")
     with linux("cloud", "quiet", *device, modules=("virtio_pci", "virtio_balloon"), name=name) as m:
-        m.expect("skep:~#", 120)
+        m.expect(PROMPT, 200)
         m.send("yes abcdefgh | head -c 250000000 >/tmp/f; rm /tmp/f; echo DO''NE\n")
         m.expect("DONE", 120)
-        end = time.monotonic() + 30
+        end = time.monotonic() + 60
         while True:
             code, out = command("save", name, path)
             assert code == 0, out
