@@ -544,6 +544,32 @@ static void acpica_agrees(void **state)
 	assert_false(complaints);
 }
 
+/* ACPICA's interpreter runs the methods of PCI's interrupts, with a routing register of its own. */
+static void acpica_routes(void **state)
+{
+	char dir[] = "/tmp/skep-acpi-XXXXXX";
+	bool enabled, disabled, current, fixed;
+
+	if (system("command -v acpiexec >/dev/null 2>&1")) {
+		print_message("SKIP: acpiexec (package acpica-tools) is not installed\n");
+		skip();
+	}
+	assert_non_null(mkdtemp(dir));
+	place(1);
+	write_table(dir, "DSDT", peek(table("FACP", 8) + 40, 4));
+	shell("cd %s && acpiexec -b 'evaluate \\_SB.LNKD._STA; evaluate \\_SB.LNKD._DIS; "
+	      "evaluate \\_SB.LNKD._STA; evaluate \\_SB.LNKD._CRS; evaluate \\_PIC 1; "
+	      "evaluate \\_SB.PCI0._PRT' DSDT.aml >run 2>&1", dir);
+	enabled = !shell("cd %s && grep -q 'Integer. = 000000000000000B' run", dir);
+	disabled = !shell("cd %s && grep -q 'Integer. = 0000000000000009' run", dir);
+	current = !shell("cd %s && grep -q '89 06 00 0D 01 00 00 00 00 79' run", dir);
+	/* Slot 3, INTA: GSI 19. */
+	fixed = !shell("cd %s && grep -A3 000000000003FFFF run | tr -d '\\n' | "
+		       "grep -q 'FFFF *.Integer. = 0* *.Integer. = 0* *.Integer. = 0*13'", dir);
+	shell("rm -r %s", dir);
+	assert_true(enabled && disabled && current && fixed);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -551,7 +577,7 @@ int main(void)
 		T(root_pointer), T(fixed_hardware), T(one_processor), T(many_processors),
 		T(more_than_xapic_can_name), T(domains), T(mcfg), T(shared_pages), T(hpet), T(smbios_tables),
 		T(same_machine_same_bytes), T(hostile_scripts), T(package_lengths),
-		T(names_and_numbers), T(acpica_agrees),
+		T(names_and_numbers), T(acpica_agrees), T(acpica_routes),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
