@@ -172,6 +172,7 @@ static const struct vcpu_ops chip_vcpu_ops = {
 	.name = "recorder",
 	.kick = chip_kick,
 	.invalidate_code = chip_invalidate,
+	.freeze = vcpu_nop, .thaw = vcpu_nop, .sync_dirty = vcpu_nop_sync, .live_cut = true,
 };
 
 static inline struct vcpu *chip_vcpu(struct vm *vm)

@@ -3,7 +3,7 @@
  * instruction but two ends the machine, is loaded and run so many times.  Not a test: what
  * bench/run prints.
  *
- *	kvm_start GUEST TIMES		(bench/guest/quit.S)
+ *	kvm_start GUEST TIMES		(tests/e2e/guests/exit.S)
  *
  * One line: the medians in us of making the machine, and of all until a processor enters the guest,
  * and the least of each.

@@ -286,7 +286,7 @@ static void test_not_built(void **state)
 	REFUSED("x86.vmexit_on_hlt=0: ", "x86.vmexit_on_hlt=0");
 	REFUSED("virtio_msix: ", "virtio_msix=true");
 	REFUSED("lpc.fwcfg=bhyve: ", "lpc.fwcfg=bhyve");
-	REFUSED("backend=kvm: ", "backend=kvm");
+	REFUSED("clock.mode=virtual", "backend=kvm", "clock.mode=virtual");
 	/* The value that describes what is there is fine, in any spelling. */
 	struct config *c = WITH("memory.wired=off", "x86.vmexit_on_hlt=yes", "lpc.fwcfg=qemu",
 				"acpi_tables=1", "rtc.use_localtime=no");

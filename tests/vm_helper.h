@@ -60,6 +60,7 @@ static const struct vcpu_ops fake_ops = {
 	.run = fake_run, .kick = fake_kick, .get_state = fake_get_state,
 	.check_state = fake_check_state,
 	.set_state = fake_set_state, .invalidate_code = fake_invalidate,
+	.freeze = vcpu_nop, .thaw = vcpu_nop, .sync_dirty = vcpu_nop_sync, .live_cut = true,
 };
 
 static inline struct vm *test_vm_options(const struct vm_core_options *o)

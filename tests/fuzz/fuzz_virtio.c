@@ -133,7 +133,8 @@ static void invalidate(struct vcpu *v, uint64_t gpa, uint64_t len)
 {
 }
 
-static const struct vcpu_ops cpu_ops = { .name = "none", .kick = kick, .invalidate_code = invalidate };
+static const struct vcpu_ops cpu_ops = { .name = "none", .kick = kick, .invalidate_code = invalidate,
+	.freeze = vcpu_nop, .thaw = vcpu_nop, .sync_dirty = vcpu_nop_sync, .live_cut = true, };
 
 static struct vm *machine(struct config *config)
 {
