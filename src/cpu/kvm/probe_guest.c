@@ -65,7 +65,8 @@ struct box {
 
 static void fill_ram(uint8_t *ram)
 {
-	uint32_t handler = CODE + (uint32_t)(probe_int3 - probe_code);
+	/* The labels are one object to the assembler; as numbers, to the compiler too. */
+	uint32_t handler = CODE + (uint32_t)((uintptr_t)probe_int3 - (uintptr_t)probe_code);
 
 	store64(ram + PML4, PDPT | 3);
 	store64(ram + PDPT, PD | 3);
@@ -73,7 +74,7 @@ static void fill_ram(uint8_t *ram)
 	store64(ram + GDT + KCODE, 0x00af9b000000ffffull);
 	store64(ram + GDT + KCODE + 8, 0x00cf93000000ffffull);
 	store64(ram + IDT + 16 * 3, (handler & 0xffff) | KCODE << 16 | 0x8e00ull << 32);
-	memcpy(ram + CODE, probe_code, (size_t)(probe_code_end - probe_code));
+	memcpy(ram + CODE, probe_code, (uintptr_t)probe_code_end - (uintptr_t)probe_code);
 }
 
 static int set_cpuid(struct box *b)
