@@ -352,7 +352,7 @@ static void test_slots(void **state)
 
 	must_freeze(c);
 	config_destroy(c);
-	REFUSED("no device \"virtio-blk\"", "pci.0.3.0.device=virtio-blk", "pci.0.3.0.path=a");
+	REFUSED("no device \"nvme\"", "pci.0.3.0.device=nvme", "pci.0.3.0.path=a");
 	REFUSED("did you mean \"hostbridge\"?", "pci.0.0.0.device=hostbrige");
 	REFUSED("write -s 31,lpc", "pci.0.1.0.device=lpc");
 	REFUSED("has keys but no device", "pci.0.3.0.path=a");
