@@ -481,7 +481,8 @@ static void flushes(void **state)
 		unsigned rflush = 0;
 
 		for (uint16_t i = 0; i < 40; i++)
-			client_send(&c, i % 3 ? P9_TFSYNC : P9_TREAD, (uint16_t)(100 + i), i % 3 ? "dd" : "dqd", 1u,
+			client_send(&c, i % 3 ? P9_TFSYNC : P9_TREAD, (uint16_t)(100 + i),
+				    i % 3 ? "dd" : "dqd", 1u,
 				    0ull, 1u);
 		for (uint16_t i = 0; i < 40; i++)
 			client_send(&c, P9_TFLUSH, (uint16_t)(200 + i), "w", 100 + (39 - i));

@@ -59,7 +59,8 @@ static int parse(struct serve *s, int argc, char **argv, struct skep_error *e)
 	for (int i = 1; i < argc && !err; i++) {
 		if (!strcmp(argv[i], "--listen")) {
 			if (++i == argc)
-				return skep_fail(e, EINVAL, "--listen needs an argument: unix:PATH or tcp:HOST:PORT");
+				return skep_fail(e, EINVAL, "--listen needs an argument: unix:PATH or "
+						 "tcp:HOST:PORT");
 			s->where = argv[i];
 		} else if (!strncmp(argv[i], "--listen=", 9)) {
 			s->where = argv[i] + 9;

@@ -605,12 +605,14 @@ static void give_fid(struct giving *g, const struct fid_model *m)
 		f->xattr.len = m->xattr_value.len;
 	}
 	if (f->kind == P9_FID_FILE || f->kind == P9_FID_DIR) {
-		if (n->stale)
-			say(&g->said, n, nm && nm->gone ? "had no name any more when it was saved, and the guest had "
-			    "it open: it gets ESTALE" : "is not the file any more that the guest had open when it "
-			    "was saved: it gets ESTALE");
-		else
+		if (!n->stale)
 			open_again(g, f, nm);
+		else if (nm && nm->gone)
+			say(&g->said, n, "had no name any more when it was saved, and the guest had it open: it "
+			    "gets ESTALE");
+		else
+			say(&g->said, n, "is not the file any more that the guest had open when it was saved: it "
+			    "gets ESTALE");
 	}
 	p9_fid_put(g->ss, f);
 }

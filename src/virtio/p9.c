@@ -22,7 +22,7 @@
 #define PLACES		128		/* Linux's driver uses as many, and so 500 KiB a message */
 #define TAG_MAX		64
 #define F_MOUNT_TAG	BIT(0)
-#define MESSAGE_MAX	8192u		/* bytes, but for the data of a Twrite: two names and a target fit */
+#define MESSAGE_MAX	8192u		/* bytes without a Twrite's data: sixteen names fit */
 
 struct item {
 	struct p9_request r;

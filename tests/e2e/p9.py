@@ -262,5 +262,6 @@ def on_a_socket():
 
 
 if __name__ == "__main__":
-    run(refusals, on_a_socket, what_the_host_has, read_only, posix_mapped, posix_loose, posix_passthrough,
-        parallel_tar, across_restores, replaced_while_suspended, another_place, unlinked_is_said, exact)
+    run(refusals, on_a_socket, what_the_host_has, read_only, posix_mapped, parallel_tar, across_restores,
+        replaced_while_suspended, another_place, unlinked_is_said,
+        *((posix_loose, posix_passthrough, exact) if LONG else ()))
