@@ -431,8 +431,8 @@ static int take_locked(struct overlay *o, const uint8_t *id, const char *label, 
 	int err;
 
 	if (o->nsnaps == OVERLAY_SNAPSHOTS_MAX)
-		return skep_fail(e, EMFILE, "%s: there are %u snapshots in it, and no more fit; give some up "
-				 "with `skep disk drop`", o->im.name, o->nsnaps);
+		return skep_fail(e, EMFILE, "%s: there are %u snapshots in it, and no more fit; save over a "
+				 "file that one of them goes with", o->im.name, o->nsnaps);
 	if (o->generation + 1 >= BIRTH_MAX)
 		return skep_fail(e, EMFILE, "%s: no further snapshot fits into its numbers", o->im.name);
 	err = map_write(o);
