@@ -154,7 +154,7 @@ static void give_worker(struct block *b, struct block_request *r)
 	pthread_mutex_unlock(&b->lock);
 	if (!nobody)
 		return;
-	/* The host gives no thread: slow is better than never. */
+	/* It needs none, or the host gives none: slow is better than never. */
 	r->result = execute(b->im, r);
 	pthread_mutex_lock(&b->lock);
 	list_put(&b->ready, r);

@@ -77,7 +77,7 @@ static struct image *null_open(const struct image_options *o, struct skep_error 
 		return NULL;
 	}
 	*im = (struct image){ .ops = &null_ops, .name = "null", .size = NULL_SIZE,
-			      .read_only = o->read_only, .can_discard = true, .align = 1, .threads = 1,
+			      .read_only = o->read_only, .can_discard = true, .align = 1, .threads = 0,
 			      .physical = 4096, .fd = -1 };
 	return im;
 }

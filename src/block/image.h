@@ -88,7 +88,7 @@ struct image {
 	/* A flush that failed may have dropped what it was to write: no later one can be believed. */
 	bool forgets;
 	unsigned align;		/* of memory, offsets and lengths for fd; 1: any */
-	unsigned threads;	/* calls that make sense at a time */
+	unsigned threads;	/* calls that make sense at a time; 0: none waits, so no thread is needed */
 	unsigned physical;	/* bytes that are written as one, a hint for the guest */
 	int fd;			/* plain reads and writes may go straight to it (io_uring); -1: no */
 };

@@ -330,6 +330,7 @@ static bool take_one(struct blk *b, struct virtqueue *q)
 	}
 	if (!rq->chain.writable) {
 		virtio_broken(&b->v, "a request on queue %u has no room for its status", q->index);
+		virtq_push(q, &rq->chain, 0);		/* which only says that it is not in flight */
 		blk_request_put(b, rq);
 		return false;
 	}
