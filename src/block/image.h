@@ -74,6 +74,8 @@ struct image_ops {
 	void (*interrupt)(struct image *im, bool on);
 	/* Looks at the size again and updates im->size; -ENOTSUP where it cannot change. */
 	int (*refresh)(struct image *im, struct skep_error *e);
+	/* Makes it larger, if it can be by us; refresh comes afterwards. */
+	int (*grow)(struct image *im, uint64_t size, struct skep_error *e);
 	/* Flushed before; nothing is being written. */
 	int (*identify)(struct image *im, struct image_identity *id, struct skep_error *e);
 	void (*close)(struct image *im);

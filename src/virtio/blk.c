@@ -389,6 +389,15 @@ static void batch_ended(void *opaque)
 	signal_queues(b);
 }
 
+/* 5.2.4: the capacity may change at any time, and the driver is told. */
+static void disk_resized(void *opaque)
+{
+	struct blk *b = opaque;
+
+	b->capacity = block_size(b->disk) / IMAGE_SECTOR;
+	virtio_config_changed(&b->v);
+}
+
 static void on_timer(void *opaque)
 {
 	struct blk *b = opaque;
@@ -672,6 +681,7 @@ static int blk_init(struct virtio *v, struct skep_error *e)
 	if (!b->disk)
 		return -EINVAL;
 	block_on_batch(b->disk, batch_ended, b);
+	block_on_resize(b->disk, disk_resized, b);
 	timer_init(&b->timer, v->pci.dev.vm, v->pci.dev.name, on_timer, b);
 	b->writeback = true;
 	b->capacity = block_size(b->disk) / IMAGE_SECTOR;
