@@ -583,7 +583,7 @@ static void test_full(void **state)
 	}
 	id_of(id, i);
 	assert_int_equal(overlay_take(im, id, "x", &e), -EMFILE);
-	assert_non_null(strstr(e.text, "skep disk"));
+	assert_non_null(strstr(e.text, "save over"));
 	image_close(im);
 	im = open_over(state, "base", "ov");
 	assert_int_equal(overlay_count(im), OVERLAY_SNAPSHOTS_MAX);

@@ -263,6 +263,8 @@ static void test_refusals(void **state)
 	d.v->complained = true;
 	vdrv_kick(&d, 0);
 	assert_true(vdrv_broken(&d));
+	vdrv_save_restore(&d);
+	assert_true(vdrv_broken(&d));
 	vdrv_end(&d);
 	/* What was not negotiated is not there. */
 	begin(&d, NULL, NULL);

@@ -8,6 +8,7 @@
 #include "block/block.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,6 +42,8 @@ struct block {
 	bool handed;			/* something was ever given to a worker. Device lock */
 	void (*batch)(void *opaque);	/* NULL: nobody asked */
 	void *batch_opaque;
+	void (*resized)(void *opaque);	/* likewise */
+	void *resized_opaque;
 	struct block_counts counts;
 
 	/* The workers' side. */
@@ -154,7 +157,7 @@ static void give_worker(struct block *b, struct block_request *r)
 	pthread_mutex_unlock(&b->lock);
 	if (!nobody)
 		return;
-	/* The host gives no thread: slow is better than never. */
+	/* It needs none, or the host gives none: slow is better than never. */
 	r->result = execute(b->im, r);
 	pthread_mutex_lock(&b->lock);
 	list_put(&b->ready, r);
@@ -378,6 +381,29 @@ uint64_t block_size(const struct block *b)
 int block_refresh(struct block *b, struct skep_error *e)
 {
 	return b->im->ops->refresh(b->im, e);
+}
+
+int block_resize(struct block *b, uint64_t bytes, struct skep_error *e)
+{
+	uint64_t was = block_size(b);
+	int err;
+
+	if (bytes && (bytes < was || bytes % IMAGE_SECTOR))
+		return skep_fail(e, EINVAL, "%s has %" PRIu64 " bytes and cannot become a disk of %" PRIu64
+				 "; it can only grow, by multiples of %u", b->owner, was, bytes,
+				 IMAGE_SECTOR);
+	err = bytes > was ? b->im->ops->grow(b->im, bytes, e) : 0;
+	if (!err)
+		err = b->im->ops->refresh(b->im, e);
+	if (!err && block_size(b) != was && b->resized)
+		b->resized(b->resized_opaque);
+	return err;
+}
+
+void block_on_resize(struct block *b, void (*fn)(void *opaque), void *opaque)
+{
+	b->resized = fn;
+	b->resized_opaque = opaque;
 }
 
 const char *block_engine_name(const struct block *b)

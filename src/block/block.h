@@ -70,6 +70,12 @@ struct image *block_image(const struct block *b);
 uint64_t block_size(const struct block *b);	/* bytes, now */
 /* Has the image another size by now? Nothing under way. */
 int block_refresh(struct block *b, struct skep_error *e);
+/*
+ * The disk is to have so many bytes, more than it has; 0: as many as its file or device has by now.  A
+ * file or overlay is enlarged.  Whoever asked with block_on_resize is told. The machine runs.
+ */
+int block_resize(struct block *b, uint64_t bytes, struct skep_error *e);
+void block_on_resize(struct block *b, void (*fn)(void *opaque), void *opaque);
 /* What carries the requests: "io_uring" or "threads". */
 const char *block_engine_name(const struct block *b);
 

@@ -51,6 +51,11 @@ static int null_refresh(struct image *im, struct skep_error *e)
 	return 0;
 }
 
+static int null_grow(struct image *im, uint64_t size, struct skep_error *e)
+{
+	return skep_fail(e, EINVAL, "no disk of ours is larger");
+}
+
 static int null_identify(struct image *im, struct image_identity *id, struct skep_error *e)
 {
 	*id = (struct image_identity){ .kind = IMAGE_UNKNOWN, .size = im->size };
@@ -64,7 +69,7 @@ static void null_close(struct image *im)
 
 static const struct image_ops null_ops = {
 	.name = "null", .read = null_read, .write = null_write, .flush = null_flush, .zero = null_zero,
-	.discard = null_discard, .interrupt = null_interrupt, .refresh = null_refresh,
+	.discard = null_discard, .interrupt = null_interrupt, .refresh = null_refresh, .grow = null_grow,
 	.identify = null_identify, .close = null_close,
 };
 
@@ -77,7 +82,7 @@ static struct image *null_open(const struct image_options *o, struct skep_error 
 		return NULL;
 	}
 	*im = (struct image){ .ops = &null_ops, .name = "null", .size = NULL_SIZE,
-			      .read_only = o->read_only, .can_discard = true, .align = 1, .threads = 1,
+			      .read_only = o->read_only, .can_discard = true, .align = 1, .threads = 0,
 			      .physical = 4096, .fd = -1 };
 	return im;
 }

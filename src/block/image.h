@@ -74,6 +74,8 @@ struct image_ops {
 	void (*interrupt)(struct image *im, bool on);
 	/* Looks at the size again and updates im->size; -ENOTSUP where it cannot change. */
 	int (*refresh)(struct image *im, struct skep_error *e);
+	/* Makes it larger, if it can be by us; refresh comes afterwards. */
+	int (*grow)(struct image *im, uint64_t size, struct skep_error *e);
 	/* Flushed before; nothing is being written. */
 	int (*identify)(struct image *im, struct image_identity *id, struct skep_error *e);
 	void (*close)(struct image *im);
@@ -88,7 +90,7 @@ struct image {
 	/* A flush that failed may have dropped what it was to write: no later one can be believed. */
 	bool forgets;
 	unsigned align;		/* of memory, offsets and lengths for fd; 1: any */
-	unsigned threads;	/* calls that make sense at a time */
+	unsigned threads;	/* calls that make sense at a time; 0: none waits, so no thread is needed */
 	unsigned physical;	/* bytes that are written as one, a hint for the guest */
 	int fd;			/* plain reads and writes may go straight to it (io_uring); -1: no */
 };

@@ -330,7 +330,8 @@ static void add_piece(struct nbd *n, struct pieces *p, const struct nbd_call *c,
 /* On a connection: 0, what the server says, or -ENOTCONN when it has ended. */
 static int attempt(struct nbd *n, const struct nbd_call *c)
 {
-	struct pieces p = { .until = now_ns() + MAX(n->retry_ns, CONNECT_NS) };
+	int64_t patience = MAX(n->retry_ns, CONNECT_NS);
+	struct pieces p = { .until = now_ns() + patience };
 	uint64_t offset = c->offset, at;
 	unsigned i;
 
@@ -481,6 +482,11 @@ static int nbd_image_refresh(struct image *im, struct skep_error *e)
 			 "again", nbd_of(im)->owner);
 }
 
+static int nbd_image_grow(struct image *im, uint64_t size, struct skep_error *e)
+{
+	return nbd_image_refresh(im, e);
+}
+
 static int nbd_image_identify(struct image *im, struct image_identity *id, struct skep_error *e)
 {
 	*id = (struct image_identity){ .kind = IMAGE_UNKNOWN, .size = im->size };
@@ -510,7 +516,7 @@ static void nbd_image_close(struct image *im)
 static const struct image_ops nbd_ops = {
 	.name = "nbd", .read = nbd_image_read, .write = nbd_image_write, .flush = nbd_image_flush,
 	.zero = nbd_image_zero, .discard = nbd_image_discard, .interrupt = nbd_image_interrupt,
-	.refresh = nbd_image_refresh, .identify = nbd_image_identify, .close = nbd_image_close,
+	.refresh = nbd_image_refresh, .grow = nbd_image_grow, .identify = nbd_image_identify, .close = nbd_image_close,
 };
 
 static int look_at_server(struct nbd *n, const struct image_options *o, struct skep_error *e)

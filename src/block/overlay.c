@@ -371,7 +371,7 @@ static void overlay_close(struct image *im)
 const struct image_ops overlay_ops = {
 	.name = "overlay", .read = overlay_read, .write = overlay_write, .flush = overlay_flush,
 	.zero = overlay_zero, .discard = overlay_discard, .interrupt = overlay_interrupt,
-	.refresh = overlay_refresh, .identify = overlay_identify, .close = overlay_close,
+	.refresh = overlay_refresh, .grow = overlay_grow, .identify = overlay_identify, .close = overlay_close,
 };
 
 struct image *overlay_open(const struct image_options *io, struct skep_error *e)
@@ -431,8 +431,8 @@ static int take_locked(struct overlay *o, const uint8_t *id, const char *label, 
 	int err;
 
 	if (o->nsnaps == OVERLAY_SNAPSHOTS_MAX)
-		return skep_fail(e, EMFILE, "%s: there are %u snapshots in it, and no more fit; give some up "
-				 "with `skep disk drop`", o->im.name, o->nsnaps);
+		return skep_fail(e, EMFILE, "%s: there are %u snapshots in it, and no more fit; save over a "
+				 "file that one of them goes with", o->im.name, o->nsnaps);
 	if (o->generation + 1 >= BIRTH_MAX)
 		return skep_fail(e, EMFILE, "%s: no further snapshot fits into its numbers", o->im.name);
 	err = map_write(o);
@@ -536,7 +536,7 @@ int overlay_drop(struct image *im, const uint8_t id[IMAGE_ID_SIZE], struct skep_
 void overlay_drop_label(struct image *im, const char *label, const uint8_t keep[IMAGE_ID_SIZE])
 {
 	struct overlay *o = overlay_of(im);
-	struct snapshot_entry want;
+	struct snapshot_entry want = { 0 };
 	struct skep_error e;
 	bool some = false;
 	unsigned i;

@@ -105,6 +105,8 @@ static void release(struct overlay *o, size_t n)
 {
 	size_t i;
 
+	if (!n)
+		return;
 	for (i = 0; i < n; i++)
 		space_unget(o, o->freed[i], 1);
 	memmove(o->freed, o->freed + n, (o->nfreed - n) * sizeof(*o->freed));

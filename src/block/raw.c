@@ -90,7 +90,8 @@ static int write_zeroes(struct image *im, uint64_t offset, uint64_t len)
 		return -ENOMEM;
 	memset(zeroes, 0, ZERO_BYTES);
 	while (len && !err) {
-		struct iovec v = { zeroes, MIN(len, (uint64_t)ZERO_BYTES) };
+		uint64_t part = MIN(len, (uint64_t)ZERO_BYTES);
+		struct iovec v = { zeroes, part };
 
 		err = raw_write(im, &v, 1, offset);
 		offset += v.iov_len;
@@ -166,6 +167,16 @@ static int raw_refresh(struct image *im, struct skep_error *e)
 	return find_size(raw_of(im), im->name, e);
 }
 
+static int raw_grow(struct image *im, uint64_t size, struct skep_error *e)
+{
+	if (raw_of(im)->device)
+		return skep_fail(e, ENOTSUP, "%s is a device, whose size is its own", im->name);
+	if (im->read_only)
+		return skep_fail(e, EROFS, "%s is opened read-only", im->name);
+	return ftruncate(im->fd, (off_t)size) < 0 ?
+	       skep_fail(e, errno, "%s cannot be made larger: %s", im->name, strerror(errno)) : 0;
+}
+
 static int raw_identify(struct image *im, struct image_identity *id, struct skep_error *e)
 {
 	struct stat st;
@@ -192,7 +203,7 @@ static void raw_close(struct image *im)
 
 static const struct image_ops raw_ops = {
 	.name = "raw", .read = raw_read, .write = raw_write, .flush = raw_flush, .zero = raw_zero,
-	.discard = raw_discard, .interrupt = raw_interrupt, .refresh = raw_refresh,
+	.discard = raw_discard, .interrupt = raw_interrupt, .refresh = raw_refresh, .grow = raw_grow,
 	.identify = raw_identify, .close = raw_close,
 };
 

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "block/block.h"
 #include "config/nearest.h"
 #include "control/internal.h"
 #include "control/stats.h"
@@ -222,6 +223,46 @@ static int run_nmi(struct connection *n, json_t *args, json_t *id, json_t **ret,
 	return 0;
 }
 
+/* Any disk of the machine, by its place in the configuration. */
+static int resize_disk(struct vm *vm, const char *device, uint64_t bytes, json_t **ret,
+		       struct skep_error *e)
+{
+	struct block *b = vm->disks;
+	int err;
+
+	while (b && strcmp(block_owner(b), device))
+		b = block_next(b);
+	if (!b)
+		return skep_fail(e, ENODEV, "disk-resize: there is no disk \"%.60s\"; they are named as in "
+				 "pci.0.3.0", device);
+	if (vm->quiesced)
+		return skep_fail(e, EAGAIN, "disk-resize: the machine stands; let it go on before");
+	err = block_resize(b, bytes, e);
+	if (!err)
+		*ret = json_pack("{s:I}", "bytes", (json_int_t)block_size(b));
+	return err;
+}
+
+static int run_disk_resize(struct connection *n, json_t *args, json_t *id, json_t **ret,
+			   struct skep_error *e)
+{
+	const char *device = json_string_value(json_object_get(args, "device"));
+	json_int_t bytes = json_integer_value(json_object_get(args, "bytes"));
+	struct vm *vm = n->control->vm;
+	int err;
+
+	if (!device || bytes < 0)
+		return skep_fail(e, EINVAL, "disk-resize: want the disk, \"device\", and its new size in "
+				 "\"bytes\"; without it the size that its file has by now");
+	if (vm->clock.mode == CLOCK_MODE_VIRTUAL)
+		return skep_fail(e, ENOTSUP, "disk-resize: with clock.mode=virtual nothing reaches the guest "
+				 "from outside but by the input log");
+	device_lock(vm);
+	err = resize_disk(vm, device, (uint64_t)bytes, ret, e);
+	device_unlock(vm);
+	return err;
+}
+
 static int run_subscribe(struct connection *n, json_t *args, json_t *id, json_t **ret,
 			 struct skep_error *e)
 {
@@ -244,6 +285,8 @@ static const struct command commands[] = {
 	  run_resume },
 	{ "stop", { { "mode", JSON_STRING } }, "powerbutton (default), poweroff or reset", run_stop },
 	{ "nmi", { { NULL } }, "a non-maskable interrupt for every processor", run_nmi },
+	{ "disk-resize", { { "device", JSON_STRING }, { "bytes", JSON_INTEGER } },
+	  "a disk grows, to so many bytes, or to what its file or device has by now", run_disk_resize },
 	{ "save", { { "suspend", JSON_TRUE }, { "live", JSON_TRUE }, { "delta", JSON_TRUE },
 		    { "disks", JSON_TRUE },
 		    { "zstd_level", JSON_INTEGER }, { "generation", JSON_INTEGER },

@@ -330,6 +330,7 @@ static bool take_one(struct blk *b, struct virtqueue *q)
 	}
 	if (!rq->chain.writable) {
 		virtio_broken(&b->v, "a request on queue %u has no room for its status", q->index);
+		virtq_push(q, &rq->chain, 0);		/* which only says that it is not in flight */
 		blk_request_put(b, rq);
 		return false;
 	}
@@ -386,6 +387,15 @@ static void batch_ended(void *opaque)
 	struct blk *b = opaque;
 
 	signal_queues(b);
+}
+
+/* 5.2.4: the capacity may change at any time, and the driver is told. */
+static void disk_resized(void *opaque)
+{
+	struct blk *b = opaque;
+
+	b->capacity = block_size(b->disk) / IMAGE_SECTOR;
+	virtio_config_changed(&b->v);
 }
 
 static void on_timer(void *opaque)
@@ -671,6 +681,7 @@ static int blk_init(struct virtio *v, struct skep_error *e)
 	if (!b->disk)
 		return -EINVAL;
 	block_on_batch(b->disk, batch_ended, b);
+	block_on_resize(b->disk, disk_resized, b);
 	timer_init(&b->timer, v->pci.dev.vm, v->pci.dev.name, on_timer, b);
 	b->writeback = true;
 	b->capacity = block_size(b->disk) / IMAGE_SECTOR;

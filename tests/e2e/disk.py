@@ -149,6 +149,30 @@ def busy():
     assert code == ERROR and "path" in out, out
 
 
+def resize():
+    """A disk that grows while the guest runs, by the file or by us."""
+    raw("r.img", 16 * MiB)
+    raw("r2.img", 16 * MiB)
+    with debian("-s", f"4,virtio-blk,{path('r.img')}",
+                "-s", f"5,virtio-blk,{path('r2.img')},overlay={path('r2.ovl')}") as m:
+        os.truncate(path("r.img"), 24 * MiB)
+        skep("ctl", "e2e", "disk-resize", '{"device": "pci.0.4.0"}')
+        skep("ctl", "e2e", "disk-resize", f'{{"device": "pci.0.5.0", "bytes": {32 * MiB}}}')
+        for n, size in (("a", 24), ("b", 32)):
+            for _ in range(50):
+                got = m.command(f"cat /sys/block/vd{n}/size").strip()
+                if got == str(size * 2048):
+                    break
+                time.sleep(0.1)
+            assert got == str(size * 2048), f"vd{n}: {got}"
+            assert "wrong" not in m.command(f"dd if=/dev/urandom of=/tmp/r bs=1M count=1 2>/dev/null; dd if=/tmp/r "
+                                            f"of=/dev/vd{n} bs=1M seek={size - 1} conv=fsync 2>/dev/null && dd "
+                                            f"if=/dev/vd{n} bs=1M skip={size - 1} 2>/dev/null | cmp - /tmp/r || "
+                                            f"echo wr''ong")
+        code, out = command("ctl", "e2e", "disk-resize", f'{{"device": "pci.0.4.0", "bytes": {MiB}}}')
+        assert code == ERROR and "only grow" in out, out
+
+
 def kill9():
     """What the guest has synced survives, and the file system with it."""
     ext4("k.img")
@@ -349,4 +373,4 @@ def exact():
         assert again == whole, f"saved at {at} and restored, the machine ends in another state"
 
 
-run(ext4_works, read_only, busy, kill9, suspend, together, together_live, clones, nbd, exact)
+run(ext4_works, read_only, busy, resize, kill9, suspend, together, together_live, clones, nbd, exact)

@@ -53,6 +53,7 @@ static const struct fuzzed {
 	{ &virtio_net_type, { "backend=unix:%s.net", "queues=2" } },
 	{ &virtio_console_type, { "port.0.path=null", "port.2.path=unix=%s.con", "port.2.name=fuzz" } },
 	{ &virtio_vsock_type, { "path=%s.vsock" } },
+	{ &virtio_blk_type, { "path=null", "queues=2" } },
 };
 
 /* Where sockets lie: one process at a time has the name. */
@@ -229,10 +230,16 @@ static void poke(struct vm *vm, struct input *in, uint64_t base)
 	}
 }
 
-/* The loop's turn, and then the input that came of it. */
+/* Guest time comes to what is due next; the loop's turn, and then the input that came of it. */
 static void run(struct vm *vm)
 {
 	struct input_point now = { 0, 0 };
+	int64_t due = timers_next_due(vm);
+
+	if (due < CLOCK_END) {
+		clock_skip_to(&vm->clock, due);
+		timers_run(vm, due);
+	}
 
 	device_unlock(vm);
 	loop_wake(vm);
