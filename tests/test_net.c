@@ -7,6 +7,7 @@
 
 #include "chip.h"
 #include "net/backend.h"
+#include "net/slirp_large.h"
 #include "vm/loop.h"
 
 struct sink {
@@ -507,6 +508,76 @@ static void slirp(void **state)
 	end(s);
 }
 
+static uint16_t tcp_sum(const uint8_t *f, size_t len)
+{
+	struct tcp_frame t;
+
+	assert_true(offload_find_tcp(f, len, &t));
+	return offload_fold(offload_sum(f + t.tcp, t.end - t.tcp, offload_pseudo(f, &t, t.end - t.tcp)));
+}
+
+/* A SYN on its way to the library says that large segments are welcome; nothing else is touched. */
+static void syn(void **state)
+{
+	uint8_t f[100], copy[SLIRP_SYN_MAX];
+	size_t len = segment(f, 1, 0x02, 5, 0, 8);
+
+	f[46] = 7 << 4;
+	memcpy(f + 54, "\1\1\2\4\5\xb4\0\0", 8);
+	store16(f + 50, __builtin_bswap16(tcp_sum(f, len)));
+	assert_true(slirp_raise_mss(f, len, copy));
+	assert_int_equal(copy[58] << 8 | copy[59], SLIRP_MTU - 40);
+	assert_int_equal(tcp_sum(copy, len), 0);
+	assert_memory_equal(copy, f, 50);
+	f[51] ^= 1;
+	assert_false(slirp_raise_mss(f, len, copy));	/* a wrong checksum stays wrong */
+	f[51] ^= 1;
+	f[47] = 0x10;
+	assert_false(slirp_raise_mss(f, len, copy));	/* no SYN */
+	/* Options that run into each other, or out of the header. */
+	for (unsigned i = 0; i < 65536; i++) {
+		f[47] = 0x02;
+		store16(f + 54, (uint16_t)i);
+		store16(f + 50, 0);
+		store16(f + 50, __builtin_bswap16(tcp_sum(f, len)));
+		slirp_raise_mss(f, len, copy);
+	}
+}
+
+/* What the library makes larger than the guest's MTU: one frame, or many, as the guest takes it. */
+static void large(void **state)
+{
+	static uint8_t f[14 + SLIRP_MTU], whole[14 + SLIRP_MTU];
+	struct skep_error e = { .text = "" };
+	struct sink *s = start(KEYS("backend=null"), &e);
+	size_t len = segment(whole, 80, 0x10, 100, 1, 10000);
+
+	net_set_takes(s->b, NET_TAKES_CSUM | NET_TAKES_TSO4);
+	memcpy(f, whole, len);
+	slirp_receive_large(s->b, f, len, 1500);
+	assert_int_equal(s->frames, 1);
+	assert_int_equal(s->len, len);
+	assert_int_equal(s->o.gso_type, NET_GSO_TCPV4);
+	assert_int_equal(s->o.gso_size, 1460);
+	/* Completed as a driver completes it, the checksum is right. */
+	offload_checksum(s->frame, s->len, &s->o);
+	assert_int_equal(tcp_sum(s->frame, s->len), 0);
+	net_set_takes(s->b, NET_TAKES_CSUM);
+	memcpy(f, whole, len);
+	slirp_receive_large(s->b, f, len, 1500);
+	assert_int_equal(s->frames, 1 + 7);
+	assert_int_equal(tcp_sum(s->frame, s->len), 0);
+	/* A datagram: fragments (RFC 791, 3.2). */
+	memcpy(f, whole, len);
+	f[23] = 17;
+	slirp_receive_large(s->b, f, len, 1500);
+	assert_int_equal(s->frames, 8 + 7);
+	assert_int_equal(s->len, 14 + 20 + 10020 - 6 * 1480);
+	assert_int_equal(s->frame[20] << 8 | s->frame[21], 6 * 1480 / 8);
+	assert_int_equal(offload_fold(offload_sum(s->frame + 14, 20, 0)), 0);
+	end(s);
+}
+
 /* Restored flows are reset when the machine goes on, not before. */
 static void slirp_flows(void **state)
 {
@@ -556,7 +627,8 @@ int main(void)
 		cmocka_unit_test(mac), cmocka_unit_test(refusals), cmocka_unit_test(sums),
 		cmocka_unit_test(hostile_headers), cmocka_unit_test(flows), cmocka_unit_test(two_ends),
 		cmocka_unit_test(nonsense), cmocka_unit_test(half_a_frame), cmocka_unit_test(stands),
-		cmocka_unit_test(slirp), cmocka_unit_test(slirp_flows), cmocka_unit_test(tap),
+		cmocka_unit_test(slirp), cmocka_unit_test(syn), cmocka_unit_test(large),
+		cmocka_unit_test(slirp_flows), cmocka_unit_test(tap),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

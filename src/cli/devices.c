@@ -9,6 +9,7 @@
 #include "config/config.h"
 #include "config/nearest.h"
 #include "cli/cli.h"
+#include "net/net.h"
 #include "vm/device.h"
 
 #define WORD_ROOM 4096
@@ -322,7 +323,8 @@ void slot_help(FILE *out)
 	for (const struct config_slot_type *t = config_slot_types; t->name; t++)
 		fprintf(out, "  %-12s %s\n", t->name, t->help);
 	fputs("\nThe board always has these two, so that -s 0,hostbridge -s 31,lpc describes\n"
-	      "it and may be left out.\n", out);
+	      "it and may be left out.\n\nBackends of virtio-net:\n", out);
+	net_describe(out);
 }
 
 void lpc_help(FILE *out)

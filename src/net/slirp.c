@@ -19,6 +19,7 @@
 
 #include "base/util.h"
 #include "net/backend.h"
+#include "net/slirp_large.h"
 #include "net/slirp_library.h"
 #include "vm/vm.h"
 
@@ -55,6 +56,8 @@ struct slirp_backend {
 	size_t nfds, cap;
 	bool posted;			/* an update is on its way */
 	bool busy;			/* in slirp_pollfds_poll */
+	size_t mtu;			/* the guest's */
+	uint8_t large[14 + SLIRP_MTU];
 };
 
 static int64_t host_now(void)
@@ -92,7 +95,12 @@ static ssize_t on_packet(const void *buf, size_t len, void *opaque)
 
 	if (len >= NET_FRAME_MIN)
 		flows_hear(s->base.flows, buf, len);
-	net_receive(&s->base, buf, len, s->base.takes & NET_TAKES_CSUM ? &valid : NULL);
+	if (len <= 14 + s->mtu) {
+		net_receive(&s->base, buf, len, s->base.takes & NET_TAKES_CSUM ? &valid : NULL);
+	} else if (len <= sizeof(s->large)) {
+		memcpy(s->large, buf, len);
+		slirp_receive_large(&s->base, s->large, len, s->mtu);
+	}
 	return (ssize_t)len;
 }
 
@@ -363,7 +371,10 @@ static void slirp_send(struct net_backend *b, const uint8_t *frame, size_t len,
 		       const struct net_offload *o)
 {
 	struct slirp_backend *s = container_of(b, struct slirp_backend, base);
+	uint8_t syn[SLIRP_SYN_MAX];
 
+	if ((b->takes & NET_TAKES_TSO4) && slirp_raise_mss(frame, len, syn))
+		frame = syn;
 	s->lib.input(s->slirp, frame, (int)len);
 	update_soon(s);
 }
@@ -504,7 +515,9 @@ static void fill_config(struct slirp_backend *s, SlirpConfig *c)
 	c->vprefix_len = 64;
 	inet_pton(AF_INET6, "fec0::2", &c->vhost6);
 	inet_pton(AF_INET6, "fec0::3", &c->vnameserver6);
-	c->if_mtu = c->if_mru = config_is_set(n, "mtu") ? config_uint(n, "mtu") : 1500;
+	s->mtu = config_is_set(n, "mtu") ? config_uint(n, "mtu") : 1500;
+	s->mtu = MIN(s->mtu, (size_t)SLIRP_MTU);
+	c->if_mtu = c->if_mru = SLIRP_MTU;
 }
 
 static int open_set(struct slirp_backend *s, struct skep_error *e)
