@@ -330,6 +330,48 @@ static void another_memory(void **state)
 	memory_finish(&a);
 }
 
+/* What a balloon takes is zero, in no full save, and in the next delta. */
+static void forgotten_pages(void **state)
+{
+	uint64_t v = 0x1122334455667788, got, before = memory_touched(m);
+
+	for (uint64_t gpa = 0x340000; gpa < 0x344000; gpa += 4096)
+		assert_int_equal(dma_write(m, gpa, &v, 8), 0);
+	memory_clear_dirty(m);
+	assert_int_equal(memory_touched(m), before + 4 * 4096);
+	assert_int_equal(memory_forget(m, 0x341000, 0x2000), 0);
+	assert_int_equal(memory_touched(m), before + 2 * 4096);
+	assert_int_equal(memory_count_dirty(m), 2);
+	assert_int_equal(dma_read(m, 0x341000, &got, 8), 0);
+	assert_int_equal(got, 0);
+	assert_int_equal(dma_read(m, 0x343000, &got, 8), 0);
+	assert_true(got == v);
+	/* Written again, it counts again. */
+	assert_int_equal(dma_write(m, 0x342ff8, &v, 8), 0);
+	assert_int_equal(memory_touched(m), before + 3 * 4096);
+	assert_int_equal(memory_forget(m, 0x341800, 0x1000), -EINVAL);
+	assert_int_equal(memory_forget(m, 0xa0000, 0x1000), -EFAULT);
+	assert_int_equal(memory_forget(m, UINT64_MAX & ~0xfffull, 0x1000), -EFAULT);
+	assert_int_equal(memory_forget(m, 0x341000, 0), 0);
+}
+
+static void words(void **state)
+{
+	uint16_t v;
+
+	assert_int_equal(dma_store16(m, 0x345002, 0xbeef), 0);
+	assert_int_equal(dma_load16(m, 0x345002, &v), 0);
+	assert_int_equal(v, 0xbeef);
+	assert_int_equal(dma_load16(m, 0x345003, &v), -EINVAL);
+	assert_int_equal(dma_store16(m, 0x345001, 1), -EINVAL);
+	assert_int_equal(dma_load16(m, 0xa0000, &v), -EFAULT);
+	assert_int_equal(dma_store16(m, 0x9ffff, 1), -EFAULT);
+	assert_int_equal(dma_store16(m, UINT64_MAX, 1), -EFAULT);
+	assert_true(dma_reaches(m, 0x345000, 4096));
+	assert_false(dma_reaches(m, 0x9ffff, 2));
+	assert_true(dma_reaches(m, 0xa0000, 0));
+}
+
 static void files_are_loaded(void **state)
 {
 	uint8_t want[10000], got[10000];
@@ -369,6 +411,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(touched_is_counted, setup, teardown),
 		cmocka_unit_test_setup_teardown(written_pages, setup, teardown),
 		cmocka_unit_test_setup_teardown(another_memory, setup, teardown),
+		cmocka_unit_test_setup_teardown(forgotten_pages, setup, teardown),
+		cmocka_unit_test_setup_teardown(words, setup, teardown),
 		cmocka_unit_test_setup_teardown(files_are_loaded, setup, teardown),
 	};
 

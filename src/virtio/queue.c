@@ -36,28 +36,18 @@ bool ring_write(struct virtqueue *q, uint64_t gpa, const void *buf, size_t len)
 /* Rings are aligned (virtq_check_addresses), so these are one access each on the host, too. */
 bool ring_load16(struct virtqueue *q, uint64_t gpa, uint16_t *v)
 {
-	struct dma_view view;
-
-	if (dma_map(ring_memory(q), gpa, 2, DMA_FROM_GUEST, &view)) {
-		virtio_broken(q->v, "queue %u: %#" PRIx64 " is no memory", q->index, gpa);
-		return false;
-	}
-	*v = atomic_load_explicit((_Atomic uint16_t *)view.host, memory_order_acquire);
-	dma_unmap(ring_memory(q), &view);
-	return true;
+	if (!dma_load16(ring_memory(q), gpa, v))
+		return true;
+	virtio_broken(q->v, "queue %u: %#" PRIx64 " is no memory", q->index, gpa);
+	return false;
 }
 
 bool ring_store16(struct virtqueue *q, uint64_t gpa, uint16_t v)
 {
-	struct dma_view view;
-
-	if (dma_map(ring_memory(q), gpa, 2, DMA_TO_GUEST, &view)) {
-		virtio_broken(q->v, "queue %u: %#" PRIx64 " is no memory", q->index, gpa);
-		return false;
-	}
-	atomic_store_explicit((_Atomic uint16_t *)view.host, v, memory_order_release);
-	dma_unmap(ring_memory(q), &view);
-	return true;
+	if (!dma_store16(ring_memory(q), gpa, v))
+		return true;
+	virtio_broken(q->v, "queue %u: %#" PRIx64 " is no memory", q->index, gpa);
+	return false;
 }
 
 /* ---- Chains -------------------------------------------------------------- */

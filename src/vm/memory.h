@@ -219,6 +219,12 @@ void dma_unmap(struct guest_memory *m, struct dma_view *view);
 int dma_read(struct guest_memory *m, uint64_t gpa, void *buf, size_t len);
 int dma_write(struct guest_memory *m, uint64_t gpa, const void *buf, size_t len);
 int dma_zero(struct guest_memory *m, uint64_t gpa, size_t len);
+/*
+ * One aligned word that a processor may look at or change meanwhile: what is read after the load was
+ * written before the store that it saw, and the other way round. -EINVAL: not aligned. Any thread.
+ */
+int dma_load16(struct guest_memory *m, uint64_t gpa, uint16_t *v);
+int dma_store16(struct guest_memory *m, uint64_t gpa, uint16_t v);
 
 /*
  * Makes [gpa, gpa+len), whole pages, zero and gives the host's memory back.  The pages count as

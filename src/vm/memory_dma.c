@@ -157,6 +157,33 @@ int dma_zero(struct guest_memory *m, uint64_t gpa, size_t len)
 	return 0;
 }
 
+int dma_load16(struct guest_memory *m, uint64_t gpa, uint16_t *v)
+{
+	const struct mem_region *r = memory_dma_region(m, gpa, 2);
+
+	if (!r)
+		return -EFAULT;
+	if (gpa & 1)
+		return -EINVAL;
+	before_read(m, r, gpa, 2);
+	*v = atomic_load_explicit((_Atomic uint16_t *)(r->host + (gpa - r->gpa)), memory_order_acquire);
+	return 0;
+}
+
+int dma_store16(struct guest_memory *m, uint64_t gpa, uint16_t v)
+{
+	const struct mem_region *r = memory_dma_region(m, gpa, 2);
+
+	if (!r)
+		return -EFAULT;
+	if (gpa & 1)
+		return -EINVAL;
+	before_write(m, r, gpa, 2);
+	atomic_store_explicit((_Atomic uint16_t *)(r->host + (gpa - r->gpa)), v, memory_order_release);
+	after_write(m, r, gpa, 2);
+	return 0;
+}
+
 int memory_make_zero(struct guest_memory *m, const struct mem_region *r, uint64_t gpa,
 		     uint64_t len)
 {
