@@ -183,6 +183,7 @@ int manifest_fill(struct manifest *m, struct vm *vm, unsigned generation, bool d
 	const char *name = config_string(config_root(vm->config), "cpu.model");
 	const struct cpu_model *model = cpu_model_find(name ? name : "");
 	struct settings s = { .list = &m->config, .e = e };
+	char khz[16];
 	int err;
 
 	memset(m, 0, sizeof(*m));
@@ -208,6 +209,11 @@ int manifest_fill(struct manifest *m, struct vm *vm, unsigned generation, bool d
 		err = fill_regions(m, &vm->memory, e);
 	if (!err) {
 		config_each(vm->config, add_setting, &s);
+		/* The host's, if no key said another: a setting of the machine from now on. */
+		if (!config_is_set(config_root(vm->config), "clock.tsc_khz")) {
+			snprintf(khz, sizeof(khz), "%" PRIu32, vm->clock.tsc_khz);
+			add_setting(&s, "clock.tsc_khz", khz, false);
+		}
 		err = s.err;
 	}
 	if (err)

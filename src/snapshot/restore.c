@@ -47,7 +47,6 @@ struct config *restore_config(const struct snap_reader *r, struct skep_error *e)
 {
 	const struct manifest_setting *s = r->manifest.config.items;
 	struct config *c = config_create();
-	char khz[16];
 	uint32_t i;
 	int err = 0;
 
@@ -63,10 +62,6 @@ struct config *restore_config(const struct snap_reader *r, struct skep_error *e)
 		      skep_fail(e, EINVAL, "manifest: the setting %s belongs to a run and not to a "
 				"machine", s[i].key) : take_setting(c, &s[i], e);
 	}
-	/* What no key said is the machine's all the same. */
-	snprintf(khz, sizeof(khz), "%" PRIu32, r->manifest.tsc_khz);
-	if (!err && !config_is_set(config_root(c), "clock.tsc_khz"))
-		err = config_set_literal(c, "clock.tsc_khz", khz, "snapshot", e);
 	if (!err)
 		return c;
 	config_destroy(c);
