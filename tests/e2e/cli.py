@@ -97,7 +97,7 @@ def slots():
     out = dump("-s", "0,hostbridge", "-s", "0:31:0,lpc")
     assert "pci.0.0.0.device=hostbridge\n" in out and "pci.0.31.0.device=lpc\n" in out
     assert "pci.0.31.0.device=lpc\n" in dump("-s", "31:0,lpc")
-    refused(['no device "virtio-blk"', "hostbridge, lpc"], "-s", "3,virtio-blk,disk.img")
+    refused(['no device "nvme"', "hostbridge, lpc"], "-s", "3,nvme,disk.img")
     refused("write -s 31,lpc", "-s", "1,lpc")
     refused("not a slot", "-s", "a,lpc")
     refused("not a slot", "-s", "0:1:2:3,lpc")
