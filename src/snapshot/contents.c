@@ -177,6 +177,11 @@ static int fill_regions(struct manifest *m, const struct guest_memory *mem, stru
 	return 0;
 }
 
+static int by_key(const void *a, const void *b)
+{
+	return strcmp(((const struct manifest_setting *)a)->key, ((const struct manifest_setting *)b)->key);
+}
+
 int manifest_fill(struct manifest *m, struct vm *vm, unsigned generation, bool draft,
 		  struct skep_error *e)
 {
@@ -214,6 +219,9 @@ int manifest_fill(struct manifest *m, struct vm *vm, unsigned generation, bool d
 			snprintf(khz, sizeof(khz), "%" PRIu32, vm->clock.tsc_khz);
 			add_setting(&s, "clock.tsc_khz", khz, false);
 		}
+		/* In one order, however they came: two saves of one machine are the same bytes. */
+		if (m->config.count)
+			qsort(m->config.items, m->config.count, sizeof(struct manifest_setting), by_key);
 		err = s.err;
 	}
 	if (err)
