@@ -14,12 +14,13 @@
 
 /* ---- Settings ---------------------------------------------------------- */
 
+/* lpc.comN.path */
 static bool is_console_path(const char *key)
 {
 	static const char prefix[] = "lpc.com";
+	const char *last = strrchr(key, '.');
 
-	return !strncmp(key, prefix, sizeof(prefix) - 1) && key[sizeof(prefix) - 1] &&
-	       !strcmp(key + sizeof(prefix), ".path");
+	return !strncmp(key, prefix, strlen(prefix)) && last > key + strlen(prefix) && !strcmp(last, ".path");
 }
 
 /* pci.B.S.F.KEY: the host's end of a disk, a network interface or a port is nothing to the guest. */
