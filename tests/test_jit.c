@@ -459,8 +459,8 @@ static void within_bounds(const uint8_t *bytes, unsigned nbytes, unsigned ip)
 		return;
 	assert_true(atomic_load(&cpu->stats.translator_code_bytes) - before < JIT_BLOCK_ROOM);
 	assert_true(j->t->ninsns > 0 && j->t->ninsns <= JIT_MAX_INSNS);
-	assert_true(j->t->nbranches <= j->t->ninsns);
-	assert_true(j->t->nlinks <= JIT_LINKS(j->t->nbranches));
+	assert_true(j->t->nlinks <= ARRAY_SIZE(j->t->links));
+	assert_true(j->t->nrefills <= ARRAY_SIZE(j->t->refill));
 	assert_true(j->t->ndetours <= JIT_DETOURS(JIT_MAX_INSNS));
 	assert_true(j->t->nops <= ARRAY_SIZE(j->t->ops));
 	assert_true(j->t->end_ip <= ip + nbytes);

@@ -1,5 +1,8 @@
 /* The figures of a run, as JSON. */
 #include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <time.h>
 
@@ -40,6 +43,40 @@ static void processors(FILE *out, struct vm *vm)
 	json_decref(all);
 }
 
+/* Bytes of the host's memory that guest RAM has: more than was touched where its pages are large. */
+static int64_t ram_resident(const struct guest_memory *m)
+{
+	int64_t pages = 0;
+
+	for (unsigned i = 0; i < m->nram; i++) {
+		size_t n = m->ram[i].size / GUEST_PAGE_SIZE;
+		unsigned char *in = malloc(n);
+
+		if (!in || mincore(m->ram[i].host, m->ram[i].size, in) < 0)
+			pages = INT64_MIN;
+		for (size_t k = 0; k < n && pages >= 0; k++)
+			pages += in[k] & 1;
+		free(in);
+	}
+	return pages < 0 ? -1 : pages * (int64_t)GUEST_PAGE_SIZE;
+}
+
+/* What the process has besides, now.  Shared memory is the translator's code, which is mapped twice. */
+static int64_t own_rss(const struct guest_memory *m)
+{
+	int64_t rss = -1, shared = -1, ram = ram_resident(m);
+	FILE *f = fopen("/proc/self/status", "re");
+	char line[128];
+
+	while (f && fgets(line, sizeof(line), f)) {
+		sscanf(line, "VmRSS: %" SCNd64, &rss);
+		sscanf(line, "RssShmem: %" SCNd64, &shared);
+	}
+	if (f)
+		fclose(f);
+	return rss < 0 || shared < 0 || ram < 0 ? -1 : MAX((rss - shared / 2) * 1024 - ram, (int64_t)0);
+}
+
 void stats_write(FILE *out, struct vm *vm, const struct run_stats *s)
 {
 	struct rusage u = { 0 };
@@ -62,7 +99,7 @@ void stats_write(FILE *out, struct vm *vm, const struct run_stats *s)
 	number(out, "ram_bytes", vm->memory.size);
 	number(out, "ram_touched_bytes", touched);
 	number(out, "peak_rss_bytes", peak);
-	number(out, "own_rss_bytes", MAX(peak - touched, (int64_t)0));
+	number(out, "own_rss_bytes", own_rss(&vm->memory));
 	processors(out, vm);
 	fputs("}\n", out);
 }

@@ -3,6 +3,8 @@
  * exists; every other one looks the target up in the jump cache, by its linear address and the
  * processor's key.
  */
+#include <stdlib.h>
+
 #include "cpu/soft/exec.h"
 #include "cpu/soft/jit/inside.h"
 
@@ -311,7 +313,8 @@ static void leave_loop(struct jit_translation *t, struct jit_detour *d)
 	jit_emit_leave(t);
 }
 
-void jit_emit_detours(struct jit_translation *t)
+/* false: no memory for the links. */
+bool jit_emit_detours(struct jit_translation *t)
 {
 	jit_emit_refills(t);
 	t->out_of_line = true;
@@ -331,6 +334,10 @@ void jit_emit_detours(struct jit_translation *t)
 		else
 			slow(t, d);
 	}
+	/* Now that it is known how many they are: code refers to them by address. */
+	t->b->links = t->nlinks ? malloc(t->nlinks * sizeof(*t->b->links)) : NULL;
+	if (t->nlinks && !t->b->links)
+		return false;
 	for (unsigned i = 0; i < t->nlinks; i++) {
 		struct jit_link *l = &t->links[i];
 
@@ -340,4 +347,5 @@ void jit_emit_detours(struct jit_translation *t)
 		emit_mov_imm(&t->e, HOST_A, (uintptr_t)&t->b->links[i]);
 		emit_branch(&t->e, EMIT_JMP, t->j->thunk.link);
 	}
+	return true;
 }

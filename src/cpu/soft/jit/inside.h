@@ -71,7 +71,6 @@ struct jit_block {
 	struct jit_block *next;		/* in its region */
 	struct soft_op *ops;
 	uint16_t nops;
-	void *memory;			/* ops and links */
 };
 
 /*
@@ -222,7 +221,7 @@ struct jit_translation {
 	struct soft_jit *j;
 	struct emit e;
 	struct jit_block *b;
-	unsigned ninsns, nbranches, end_ip;
+	unsigned ninsns, end_ip;
 	struct jit_flags flags;
 	struct jit_insn insn[JIT_MAX_INSNS];
 	struct soft_op ops[JIT_MAX_INSNS * (OPS_PER_INSN + 1)];
@@ -265,7 +264,7 @@ bool jit_stays_aligned(const struct jit_translation *t, const struct soft_op *ad
 /* classify.c: fills class and what follows it. */
 void jit_classify(struct jit_translation *t, struct jit_insn *x);
 /* translate.c: writes the code of t->insn[]. */
-void jit_emit_block(struct jit_translation *t);
+bool jit_emit_block(struct jit_translation *t);	/* false: no memory for its links */
 /* The same of one instruction. */
 void jit_emit_one(struct jit_translation *t, const struct jit_insn *x);
 /* Out through the run loop, before the block. */
@@ -304,7 +303,7 @@ void jit_emit_entry(struct soft_jit *j, struct emit *e);
 void jit_emit_jcc(struct jit_translation *t, const struct jit_insn *x);
 void jit_emit_jump(struct jit_translation *t, const struct jit_insn *x);
 void jit_emit_end(struct jit_translation *t);		/* the block ends without a branch */
-void jit_emit_detours(struct jit_translation *t);
+bool jit_emit_detours(struct jit_translation *t);
 /* OP reg, gs:[HOST_B * 8 + table]: the entry of a table of the jump cache. */
 void jit_emit_table(struct jit_translation *t, bool w, uint8_t op, int reg, int32_t table);
 

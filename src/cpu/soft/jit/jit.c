@@ -89,10 +89,17 @@ int soft_jit_create(struct soft_cpu *c, struct skep_error *e)
 	return 0;
 }
 
+static void give_memory(struct jit_block *b)
+{
+	free(b->ops);
+	free(b->links);
+	b->ops = NULL;
+	b->links = NULL;
+}
+
 static void free_block(struct soft_jit *j, struct jit_block *b)
 {
-	free(b->memory);
-	b->memory = NULL;
+	give_memory(b);
 	b->next = j->free;
 	j->free = b;
 }
@@ -102,7 +109,7 @@ void soft_jit_destroy(struct soft_jit *j)
 	if (!j)
 		return;
 	for (unsigned i = 0; i < j->npool; i++)
-		free(j->pool[i].memory);
+		give_memory(&j->pool[i]);
 	code_memory_destroy(&j->code);
 	free(j->pool);
 	free(j->t);
@@ -448,35 +455,39 @@ static void decode(struct jit_translation *t, const uint8_t *bytes, unsigned nby
 	t->end_ip = ip + at;
 }
 
-/* Memory of its own for what translated code refers to. */
+/* May its handler be called from the code? */
+static bool needs_handler(const struct jit_insn *x)
+{
+	return !(x->class == JIT_NOTHING || x->class == JIT_LEA || (x->class == JIT_REWRITE && x->mem < 0));
+}
+
+/* Memory of its own for the ops that translated code refers to. */
 static bool settle(struct jit_translation *t)
 {
-	size_t links, ops = t->nops * sizeof(*t->ops);
-	struct soft_op *settled;
-	uint8_t *p;
+	struct jit_block *b = t->b;
+	unsigned n = 0;
 
-	t->nbranches = 0;
 	for (unsigned i = 0; i < t->ninsns; i++)
-		t->nbranches += t->insn[i].class >= JIT_JCC;
-	links = JIT_LINKS(t->nbranches) * sizeof(*t->b->links);
-	p = malloc(links + ops);
-	if (!p)
+		n += needs_handler(&t->insn[i]) ? t->insn[i].nops + 1u : 0;
+	b->ops = n ? malloc(n * sizeof(*b->ops)) : NULL;
+	if (n && !b->ops)
 		return false;
-	t->b->memory = p;
-	settled = (struct soft_op *)p;
-	t->b->links = (struct jit_link *)(p + ops);
+	b->nops = 0;
 	for (unsigned i = 0; i < t->ninsns; i++) {
 		struct jit_insn *x = &t->insn[i];
+		struct soft_op *to = b->ops + b->nops;
 
 		x->left = (uint8_t)(t->ninsns - 1 - i);
-		for (unsigned k = 0; k <= x->nops; k++)
-			x->ops[k].left = x->left;
-		x->ops[x->nops].imm = (uintptr_t)t->b;
-		x->ops = settled + (x->ops - t->ops);
+		if (!needs_handler(x))
+			continue;
+		for (unsigned k = 0; k <= x->nops; k++) {
+			to[k] = x->ops[k];
+			to[k].left = x->left;
+		}
+		to[x->nops].imm = (uintptr_t)b;
+		b->nops = (uint16_t)(b->nops + x->nops + 1);
+		x->ops = to;
 	}
-	memcpy(settled, t->ops, ops);
-	t->b->ops = settled;
-	t->b->nops = (uint16_t)t->nops;
 	return true;
 }
 
@@ -547,7 +558,10 @@ static void translate(struct soft_cpu *c, const uint8_t *bytes, unsigned nbytes,
 	b->ip = (uint16_t)ip;
 	b->page = bytes - ip;
 	b->ninsns = (uint16_t)t->ninsns;
-	jit_emit_block(t);
+	if (!jit_emit_block(t)) {
+		free_block(j, b);
+		return;
+	}
 	count_block(c, t);
 	j->e.at = t->e.at;
 	b->nlinks = t->nlinks;

@@ -541,7 +541,7 @@ static void emit_second_copy(struct jit_translation *t)
 	emit_insns(t);
 }
 
-void jit_emit_block(struct jit_translation *t)
+bool jit_emit_block(struct jit_translation *t)
 {
 	uint8_t *out = head(t);
 
@@ -552,5 +552,5 @@ void jit_emit_block(struct jit_translation *t)
 	emit_patch(&t->e, out, emit_run(&t->e));
 	sub_budget(t, t->ninsns, ALU_DIGIT_ADD);
 	jit_emit_leave(t);
-	jit_emit_detours(t);
+	return jit_emit_detours(t);
 }
