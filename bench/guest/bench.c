@@ -63,6 +63,25 @@ static uint64_t integer(void)
 	return sum;
 }
 
+/*
+ * The one above waits for its multiplications, on any processor alike; this one has as many instructions
+ * to execute as it can have: Thomas Wang's and Bob Jenkins' kind of mixing, with comparisons.
+ */
+static uint64_t alu(void)
+{
+	uint64_t a = 0x9e3779b97f4a7c15ull, b = 1, c = 2, d = 3;
+
+	for (uint64_t i = 1; i <= 20000000; i++) {
+		a = (a << 7 | a >> 57) + i;
+		b += (a & 0xff) > (i & 0xff) ? c : ~c;
+		c ^= d >> 5;
+		d = (d << 11) - (a | i);
+		if ((b ^ i) & 0x4000)
+			c += i;
+	}
+	return a ^ b ^ c ^ d;
+}
+
 static __attribute__((noinline)) uint64_t fib_of(unsigned n)
 {
 	return n < 2 ? n : fib_of(n - 1) + fib_of(n - 2);
@@ -277,6 +296,7 @@ static uint64_t faults(void)
 
 static const struct { const char *name; uint64_t (*run)(void); uint64_t right; } list[] = {
 	{ "integer", integer, 0 },
+	{ "alu", alu, 0 },
 	{ "fib", fib, 3524578 },
 	{ "sort", sort, 0 },
 	{ "matrix", matrix, 0 },

@@ -441,11 +441,12 @@ static int nbd_image_zero(struct image *im, uint64_t offset, uint64_t len, bool 
 {
 	struct nbd *n = nbd_of(im);
 	const struct nbd_call c = { .op = NBD_ZERO, .offset = offset, .len = len, .unmap = unmap };
-	struct iovec v = { .iov_len = MIN(len, (uint64_t)PIECE_MAX) };
+	struct iovec v;
 	int err = 0;
 
 	if (n->can_zero)
 		return call(n, &c);
+	v.iov_len = MIN(len, (uint64_t)PIECE_MAX);
 	v.iov_base = calloc(1, v.iov_len);
 	if (!v.iov_base)
 		return -ENOMEM;
