@@ -5,6 +5,7 @@
 #include "disk_helper.h"
 #include "vm_helper.h"
 
+#include <pthread.h>
 #include <errno.h>
 #include <sys/types.h>
 
@@ -316,11 +317,58 @@ static void test_nbd_gone(void **state)
 	test_vm_free(vm);
 }
 
+/* ---- Sectors of one block ---------------------------------------------- */
+
+struct neighbour {
+	struct image *im;
+	unsigned sector;
+	bool lost;
+};
+
+static void *write_sector(void *opaque)
+{
+	struct neighbour *n = opaque;
+	uint8_t buf[512], back[512];
+	unsigned i;
+
+	for (i = 1; i < 3000 && !n->lost; i++) {
+		memset(buf, (int)i, sizeof(buf));
+		image_put(n->im, n->sector * 512ull, buf, sizeof(buf));
+		image_get(n->im, n->sector * 512ull, back, sizeof(back));
+		n->lost = memcmp(buf, back, sizeof(buf));
+	}
+	return NULL;
+}
+
+/* nocache writes whole blocks: nobody's sector in between may be written back as it was. */
+static void test_neighbours(void **state)
+{
+	char path[DISK_PATH];
+	struct image_options io = { .owner = "pci.0.3.0", .path = disk_path(state, "raw", path) };
+	struct neighbour n[4];
+	pthread_t t[4];
+	struct image *im;
+	unsigned i;
+
+	disk_make(path, SIZE);
+	im = disk_open(&io);
+	im->align = 4096;		/* as with O_DIRECT, which not every file system has */
+	for (i = 0; i < 4; i++) {
+		n[i] = (struct neighbour){ im, i, false };
+		assert_int_equal(pthread_create(&t[i], NULL, write_sector, &n[i]), 0);
+	}
+	for (i = 0; i < 4; i++)
+		pthread_join(t[i], NULL);
+	for (i = 0; i < 4; i++)
+		assert_false(n[i].lost);
+	image_close(im);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, disk_dir_setup, disk_dir_teardown)
 	const struct CMUnitTest tests[] = {
-		T(test_threads), T(test_io_uring), T(test_locks), T(test_nbd), T(test_nbd_gone),
+		T(test_threads), T(test_io_uring), T(test_locks), T(test_neighbours), T(test_nbd), T(test_nbd_gone),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
