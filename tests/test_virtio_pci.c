@@ -582,6 +582,17 @@ static void reporting(void **state)
 	}
 }
 
+/* What is wrong is given back: else nobody could save the machine until its guest resets the device. */
+static void too_much_to_inflate(void **state)
+{
+	vdrv_start(&d, 0, false, 8);
+	vdrv_add(&d, 0, &(struct vseg){ 0x800000, 0x200000, false }, 1);
+	vdrv_kick(&d, 0);
+	assert_true(vdrv_broken(&d));
+	vdrv_save_restore(&d);
+	assert_true(vdrv_broken(&d));
+}
+
 int main(void)
 {
 #define R(f) cmocka_unit_test_setup_teardown(f, rnd, end)
@@ -590,6 +601,7 @@ int main(void)
 		R(capabilities), R(features), R(queues), R(intx), R(routes), R(msix), R(window),
 		R(resets_are_one), B(resets_are_one), R(anything_is_saved), B(anything_is_saved),
 		R(never_started), R(refusals), R(entropy), B(inflate_and_deflate), B(reporting),
+		B(too_much_to_inflate),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

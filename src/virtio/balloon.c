@@ -96,6 +96,7 @@ static void balloon_notify(struct virtio *v, struct virtqueue *q)
 	while (virtq_pop(q, &c) > 0) {
 		if (c.readable > REQUEST_MAX) {
 			virtio_broken(v, "queue %u: %u bytes of page numbers at once", q->index, c.readable);
+			virtq_push(q, &c, 0);	/* which only says that it is not in flight */
 			return;
 		}
 		if (q->index == INFLATE)
