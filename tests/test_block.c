@@ -5,6 +5,9 @@
 #include "disk_helper.h"
 #include "vm_helper.h"
 
+#include <pthread.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <errno.h>
 #include <sys/types.h>
 
@@ -316,11 +319,158 @@ static void test_nbd_gone(void **state)
 	test_vm_free(vm);
 }
 
+/* ---- A server that dies in the middle of a flush ------------------------ */
+
+#define FORGETFUL_SIZE	(32u * MiB)
+
+struct forgetful {
+	int listener;
+	uint8_t *disk;		/* what it has on the second connection */
+	unsigned flushes;
+};
+
+static bool get_all(int fd, void *buf, size_t len)
+{
+	return !len || recv(fd, buf, len, MSG_WAITALL) == (ssize_t)len;
+}
+
+/* NBD's old handshake, as of its protocol description: magic, size, flags, and no options. */
+static int accept_client(int listener)
+{
+	uint8_t hello[152] = "NBDMAGIC";
+	uint64_t magic = __builtin_bswap64(0x00420281861253ull), size = __builtin_bswap64(FORGETFUL_SIZE);
+	uint32_t flags = __builtin_bswap32(1 | 4);	/* there are some: it can flush */
+	int fd = accept(listener, NULL, NULL);
+
+	memcpy(hello + 8, &magic, 8);
+	memcpy(hello + 16, &size, 8);
+	memcpy(hello + 24, &flags, 4);
+	return fd >= 0 && send(fd, hello, sizeof(hello), MSG_NOSIGNAL) == sizeof(hello) ? fd : -1;
+}
+
+/* Keeps what is written in its memory only, and is gone instead of flushing it, once. */
+static void *forgetful_main(void *opaque)
+{
+	struct forgetful *f = opaque;
+	uint8_t request[28], reply[16] = { 0x67, 0x44, 0x66, 0x98 };
+	int fd = accept_client(f->listener);
+
+	while (fd >= 0 && get_all(fd, request, sizeof(request))) {
+		uint32_t len = __builtin_bswap32(load32(request + 24));
+		uint64_t offset = __builtin_bswap64(load64(request + 16));
+		unsigned type = request[7];
+
+		if (type == 2)
+			break;
+		if (type == 1 && !get_all(fd, f->disk + offset, len))
+			break;
+		if (type == 3 && !f->flushes++) {
+			memset(f->disk, 0, FORGETFUL_SIZE);
+			close(fd);
+			fd = accept_client(f->listener);
+			continue;
+		}
+		memcpy(reply + 8, request + 8, 8);
+		send(fd, reply, sizeof(reply), MSG_NOSIGNAL);
+	}
+	close(fd);
+	return NULL;
+}
+
+static void forgetful_server(void **state, size_t len, bool sync)
+{
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+	struct forgetful f = { .listener = socket(AF_UNIX, SOCK_STREAM, 0), .disk = calloc(1, FORGETFUL_SIZE) };
+	char path[DISK_PATH], uri[DISK_PATH + 40];
+	struct image_options io = { .owner = "pci.0.3.0", .path = uri, .retry_s = 20, .sync = sync };
+	uint8_t *buf = malloc(len);
+	struct image *im;
+	pthread_t t;
+
+	snprintf(sa.sun_path, sizeof(sa.sun_path), "%.100s", disk_path(state, sync ? "s" : "l", path));
+	snprintf(uri, sizeof(uri), "nbd+unix:///?socket=%s", path);
+	assert_int_equal(bind(f.listener, (void *)&sa, sizeof(sa)), 0);
+	assert_int_equal(listen(f.listener, 4), 0);
+	assert_int_equal(pthread_create(&t, NULL, forgetful_main, &f), 0);
+	im = disk_open(&io);
+	memset(buf, 0xa5, len);
+	assert_int_equal(image_put(im, 4096, buf, len), 0);
+	assert_int_equal(im->ops->flush(im), 0);
+	assert_memory_equal(f.disk + 4096, buf, len);
+	/* The one that it died of, and its repetition; then the guest's own. */
+	assert_int_equal(f.flushes, sync || len > 16 * MiB ? 3 : 2);
+	image_close(im);
+	pthread_join(t, NULL);
+	close(f.listener);
+	free(f.disk);
+	free(buf);
+}
+
+/* A write that is too large to be kept until the server has flushed it, and each one with sync. */
+static void test_nbd_forgets(void **state)
+{
+	forgetful_server(state, 8192, false);
+	forgetful_server(state, 4096, true);
+}
+
+static void test_nbd_forgets_much(void **state)
+{
+	forgetful_server(state, 17 * MiB, false);
+}
+
+/* ---- Sectors of one block ---------------------------------------------- */
+
+struct neighbour {
+	struct image *im;
+	unsigned sector;
+	bool lost;
+};
+
+static void *write_sector(void *opaque)
+{
+	struct neighbour *n = opaque;
+	uint8_t buf[512], back[512];
+	unsigned i;
+
+	for (i = 1; i < 3000 && !n->lost; i++) {
+		memset(buf, (int)i, sizeof(buf));
+		image_put(n->im, n->sector * 512ull, buf, sizeof(buf));
+		image_get(n->im, n->sector * 512ull, back, sizeof(back));
+		n->lost = memcmp(buf, back, sizeof(buf));
+	}
+	return NULL;
+}
+
+/* nocache writes whole blocks: nobody's sector in between may be written back as it was. */
+static void test_neighbours(void **state)
+{
+	char path[DISK_PATH];
+	struct image_options io = { .owner = "pci.0.3.0", .path = disk_path(state, "raw", path) };
+	struct neighbour n[4];
+	pthread_t t[4];
+	struct image *im;
+	unsigned i;
+
+	disk_make(path, SIZE);
+	im = disk_open(&io);
+	im->align = 4096;		/* as with O_DIRECT, which not every file system has */
+	for (i = 0; i < 4; i++) {
+		n[i] = (struct neighbour){ im, i, false };
+		assert_int_equal(pthread_create(&t[i], NULL, write_sector, &n[i]), 0);
+	}
+	for (i = 0; i < 4; i++)
+		pthread_join(t[i], NULL);
+	for (i = 0; i < 4; i++)
+		assert_false(n[i].lost);
+	image_close(im);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, disk_dir_setup, disk_dir_teardown)
 	const struct CMUnitTest tests[] = {
-		T(test_threads), T(test_io_uring), T(test_locks), T(test_nbd), T(test_nbd_gone),
+		T(test_threads), T(test_io_uring), T(test_locks), T(test_neighbours), T(test_nbd_forgets),
+		T(test_nbd_forgets_much), T(test_nbd), T(test_nbd_gone),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

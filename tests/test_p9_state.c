@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "p9/client.h"
+#include "p9/server.h"
 #include "p9/state.h"
 #include "state/codec.h"
 
@@ -79,6 +80,7 @@ static struct state_buf save(void)
 
 /* The client is another machine's now; what was said to standard error is in `said`. */
 static char said[4096];
+static const char *restore_options = "";
 
 static void restore(const struct state_buf *b)
 {
@@ -89,7 +91,7 @@ static void restore(const struct state_buf *b)
 	ssize_t n;
 
 	client_stop(&c);
-	client_start(&c, dir, "");
+	client_start(&c, dir, restore_options);
 	assert_int_equal(client_version(&c, 8192), 0);	/* its thread is there, and idle */
 	ss = p9_connection_session(c.connection);
 	p9_session_reset(ss);
@@ -288,11 +290,54 @@ static void hostile(void **state)
 
 #define T(f)	cmocka_unit_test_setup_teardown(f, begin, end)
 
+/* A half-written attribute of a file that somebody has edited, or that goes on in a share that is read-only. */
+static void attributes_that_may_not(void **state)
+{
+	static const char given[] = "user.half.meta", ours[] = "user.skep.meta";
+	uint8_t was[24], now[24];
+	struct state_buf b;
+	uint8_t *at;
+
+	make(1, "f", "x");
+	assert_int_equal(getxattr(host("f"), ours, was, sizeof(was)), 24);
+	assert_int_equal(client_walk(&c, 0, 2, "f"), 0);
+	assert_int_equal(client_call(&c, P9_TXATTRCREATE, "dsqd", 2u, given, 24ull, 0u), 0);
+	assert_int_equal(client_write(&c, 2, 0, "abcdefghijklmnopqrstuvwx", 24), 24);
+	b = save();
+	restore_options = "ro";
+	restore(&b);
+	restore_options = "";
+	assert_int_equal(client_clunk(&c, 2), -EROFS);
+	assert_int_equal(getxattr(host("f"), given, now, sizeof(now)), -1);
+	at = memmem(b.data, b.len, given, strlen(given));
+	assert_non_null(at);
+	memcpy(at, ours, strlen(ours));
+	restore(&b);
+	assert_int_equal(client_clunk(&c, 2), -EACCES);
+	assert_int_equal(getxattr(host("f"), ours, now, sizeof(now)), 24);
+	assert_memory_equal(was, now, 24);
+	state_buf_free(&b);
+}
+
+/* However a guest cuts its locks up, there are no more than a save can carry. */
+static void locks_in_pieces(void **state)
+{
+	struct state_buf b;
+
+	make(1, "f", "x");
+	assert_int_equal(client_call(&c, P9_TLOCK, "dbdqqds", 1u, P9_LOCK_WRITE, 0u, 0ull, 0ull, 9u, "me"), 0);
+	for (uint64_t i = 1; i < P9_LOCKS_MAX + 100; i++)
+		client_call(&c, P9_TLOCK, "dbdqqds", 1u, P9_LOCK_UNLOCK, 0u, 2 * i, 1ull, 9u, "me");
+	b = save();
+	restore(&b);
+	state_buf_free(&b);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		T(goes_on), T(renamed_before), T(replaced), T(replaced_directory), T(changed), T(unlinked),
-		T(hostile),
+		T(hostile), T(attributes_that_may_not), T(locks_in_pieces),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

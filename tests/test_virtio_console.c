@@ -309,11 +309,33 @@ static void resets(void **state)
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 #define TV(f) cmocka_unit_test_setup_teardown(f, setup_virtual, teardown)
 
+/* Buffers may be as large as the guest likes, and nobody may be there who would slow it down. */
+static void much_at_once(void **state)
+{
+	struct vseg s[16];
+	uint16_t id;
+	uint32_t len;
+	unsigned turns = 0;
+
+	start(0, false);
+	close(port0);
+	pump();
+	for (unsigned i = 0; i < ARRAY_SIZE(s); i++)
+		s[i] = (struct vseg){ 1 * MiB, 4 * MiB, false };
+	vdrv_add(&d, 1, s, ARRAY_SIZE(s));
+	vdrv_kick(&d, 1);
+	/* The device lock was for others in between. */
+	while (!vdrv_used(&d, 1, &id, &len) && turns++ < 1000)
+		pump();
+	assert_in_range(turns, 2, 100);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		T(configuration), T(control_split), T(control_packed), T(bytes), TV(bytes),
 		T(closed_port), TV(closed_port), T(single), T(backpressure), T(bad_buffers), T(resets),
+		T(much_at_once),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

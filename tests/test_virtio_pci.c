@@ -1,6 +1,8 @@
 /* The PCI transport and the devices of src/virtio that need no host: VIRTIO 1.2, 4.1, 5.4, 5.5. */
 #include "virtio_helper.h"
 
+#include "vm/loop.h"
+
 static struct vdrv d;
 
 static int rnd(void **state)
@@ -582,6 +584,49 @@ static void reporting(void **state)
 	}
 }
 
+/* Each of many pages by itself: others get the device lock in between. */
+static void many_to_inflate(void **state)
+{
+	static uint32_t pfn[65536];
+	uint64_t list;
+	uint16_t id;
+	uint32_t len;
+	unsigned n = 0;
+
+	vdrv_start(&d, 0, false, 8);
+	for (unsigned i = 0; i < ARRAY_SIZE(pfn); i++)
+		pfn[i] = 0x800 + 2 * (i % 64);
+	list = vdrv_alloc(&d, sizeof(pfn));
+	vdrv_put(&d, list, pfn, sizeof(pfn));
+	for (unsigned i = 0; i < 4; i++)
+		vdrv_add(&d, 0, &(struct vseg){ list, sizeof(pfn), false }, 1);
+	clock_init(&d.vm->clock, CLOCK_MODE_REALTIME);
+	vdrv_kick(&d, 0);
+	while (vdrv_used(&d, 0, &id, &len))
+		n++;
+	assert_in_range(n, 1, 2);
+	for (unsigned i = 0; i < 8; i++) {
+		device_unlock(d.vm);
+		loop_wake(d.vm);
+		loop_iterate(d.vm);
+		device_lock(d.vm);
+	}
+	while (vdrv_used(&d, 0, &id, &len))
+		n++;
+	assert_int_equal(n, 4);
+}
+
+/* What is wrong is given back: else nobody could save the machine until its guest resets the device. */
+static void too_much_to_inflate(void **state)
+{
+	vdrv_start(&d, 0, false, 8);
+	vdrv_add(&d, 0, &(struct vseg){ 0x800000, 0x200000, false }, 1);
+	vdrv_kick(&d, 0);
+	assert_true(vdrv_broken(&d));
+	vdrv_save_restore(&d);
+	assert_true(vdrv_broken(&d));
+}
+
 int main(void)
 {
 #define R(f) cmocka_unit_test_setup_teardown(f, rnd, end)
@@ -590,6 +635,7 @@ int main(void)
 		R(capabilities), R(features), R(queues), R(intx), R(routes), R(msix), R(window),
 		R(resets_are_one), B(resets_are_one), R(anything_is_saved), B(anything_is_saved),
 		R(never_started), R(refusals), R(entropy), B(inflate_and_deflate), B(reporting),
+		B(too_much_to_inflate), B(many_to_inflate),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

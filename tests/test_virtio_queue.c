@@ -252,6 +252,28 @@ static void much(bool packed)
 static void split_much(void **state) { much(false); }
 static void packed_much(void **state) { much(true); }
 
+/* A driver that makes a place available again before the device has used it: no more than there are. */
+static void more_than_there_are(bool packed)
+{
+	struct vseg s = { VDRV_HEAP, 8, true };
+
+	start(packed, 8);
+	echo()->hold = true;
+	for (unsigned i = 0; i < 8; i++) {
+		vdrv_add(&d, 0, &s, 1);
+		vdrv_kick(&d, 0);
+	}
+	assert_int_equal(echo()->nheld, 8);
+	assert_false(vdrv_broken(&d));
+	vdrv_add(&d, 0, &s, 1);
+	vdrv_kick(&d, 0);
+	assert_int_equal(echo()->nheld, 8);
+	assert_true(vdrv_broken(&d));
+}
+
+static void split_more_than_there_are(void **state) { more_than_there_are(false); }
+static void packed_more_than_there_are(void **state) { more_than_there_are(true); }
+
 /* Nothing in them, wherever they point: they count as places, not as segments. */
 static void empty_segments(bool packed)
 {
@@ -856,7 +878,7 @@ int main(void)
 		BOTH(long_table), T(packed_endless), T(ring_addresses),
 		BOTH(interrupts), BOTH(event_index), T(split_avail_event),
 		BOTH(out_of_order), BOTH(stale), BOTH(in_flight), BOTH(at_once), T(copies),
-		BOTH(bus_master), T(split_endless), T(packed_endless_kicks), BOTH(noise),
+		BOTH(more_than_there_are), BOTH(bus_master), T(split_endless), T(packed_endless_kicks), BOTH(noise),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

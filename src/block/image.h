@@ -54,8 +54,9 @@ struct image_options {
 	const uint8_t *from_snapshot;
 	bool read_only;
 	bool nocache;		/* O_DIRECT */
-	bool sync;		/* O_SYNC */
+	bool sync;		/* a write, zero or discard that has returned is on stable storage */
 	unsigned retry_s;	/* NBD: how long a request waits for a server that is gone */
+	unsigned depth;		/* overlays that lie over this one */
 };
 
 struct image;
@@ -131,6 +132,6 @@ void iov_scatter(const struct iovec *iov, unsigned niov, const void *from, size_
 int image_lock(int fd, const char *owner, const char *path, bool write, struct skep_error *e);
 /* One byte of its own, that stands for a part of the file. */
 int image_lock_part(int fd, uint64_t part, bool write);
-void image_unlock_part(int fd, uint64_t part);
+void image_unlock_parts(int fd);	/* all of this descriptor's */
 
 #endif

@@ -104,9 +104,9 @@ int image_lock_part(int fd, uint64_t part, bool write)
 	return set_lock(fd, write ? F_WRLCK : F_RDLCK, PARTS + (off_t)(part & UINT32_MAX), 1);
 }
 
-void image_unlock_part(int fd, uint64_t part)
+void image_unlock_parts(int fd)
 {
-	set_lock(fd, F_UNLCK, PARTS + (off_t)(part & UINT32_MAX), 1);
+	set_lock(fd, F_UNLCK, PARTS, (off_t)UINT32_MAX + 1);
 }
 
 static int take(int fd, bool write)

@@ -69,6 +69,7 @@ struct nbd {
 	char *owner, *uri;
 	int64_t retry_ns;
 	bool can_flush, can_trim, can_zero;
+	bool sync;			/* each write is flushed */
 	pthread_mutex_t lock;		/* one request at a time */
 	struct nbd_handle *h;		/* NULL: not connected */
 	bool was_there, away;		/* connected once; it is gone and that was said */
@@ -381,20 +382,37 @@ static int call_locked(struct nbd *n, const struct nbd_call *c)
 	return err;
 }
 
+/*
+ * A write that is done, and is not kept: the server flushes it.  One that dies of that may have lost
+ * it, so it is written again to the one that is there then.
+ */
+static int flush_now(struct nbd *n, const struct nbd_call *c)
+{
+	static const struct nbd_call flush = { .op = NBD_FLUSH };
+	int err = attempt(n, &flush);
+
+	while (err == -ENOTCONN) {
+		drop(n);
+		err = call_locked(n, c);
+		if (!err)
+			err = attempt(n, &flush);
+	}
+	if (!err)
+		forget_kept(n);
+	return err;
+}
+
 /* A write is done: it is kept until the server has flushed it. */
 static int keep(struct nbd *n, const struct nbd_call *c)
 {
-	static const struct nbd_call flush = { .op = NBD_FLUSH };
 	size_t data = c->op == NBD_WRITE ? (size_t)c->len : 0;
 	struct kept *k;
 
 	if (!n->can_flush || (c->op != NBD_WRITE && c->op != NBD_ZERO))
 		return 0;
-	if (n->nkept + data > KEPT_MAX)
-		return call_locked(n, &flush);
-	k = malloc(sizeof(*k) + data);
+	k = n->sync || n->nkept + data > KEPT_MAX ? NULL : malloc(sizeof(*k) + data);
 	if (!k)
-		return call_locked(n, &flush);
+		return flush_now(n, c);
 	*k = (struct kept){ .op = c->op, .offset = c->offset, .len = c->len };
 	iov_gather(k->data, c->iov, c->niov, data);
 	*n->kept_end = k;
@@ -553,6 +571,7 @@ struct image *nbd_open(const struct image_options *o, struct skep_error *e)
 	n->owner = strdup(o->owner);
 	n->uri = strdup(o->path);
 	n->retry_ns = o->retry_s * NSEC_PER_SEC;
+	n->sync = o->sync;
 	n->im = (struct image){ .ops = &nbd_ops, .name = n->uri, .read_only = o->read_only, .align = 1,
 				.threads = 1, .physical = 4096, .fd = -1 };
 	err = n->owner && n->uri ? 0 : skep_fail(e, ENOMEM, "%s: no memory for a disk", o->owner);

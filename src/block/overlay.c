@@ -245,6 +245,12 @@ static int begin_change(struct overlay *o)
 	return must ? overlay_commit(o) : 0;
 }
 
+/* sync: the maps are part of what has to be durable. */
+static int end_change(struct overlay *o)
+{
+	return o->sync ? overlay_commit(o) : 0;
+}
+
 static int overlay_write(struct image *im, const struct iovec *iov, unsigned niov, uint64_t offset)
 {
 	struct overlay *o = overlay_of(im);
@@ -257,7 +263,7 @@ static int overlay_write(struct image *im, const struct iovec *iov, unsigned nio
 	pthread_mutex_lock(&o->lock);
 	err = write_locked(o, &r, offset + iov_length(iov, niov));
 	pthread_mutex_unlock(&o->lock);
-	return err;
+	return err ? err : end_change(o);
 }
 
 static int overlay_flush(struct image *im)
@@ -308,7 +314,7 @@ static int zero_range(struct overlay *o, uint64_t pos, uint64_t len, bool exact)
 			err = zero_part(o, last * OB, end);
 	}
 	pthread_mutex_unlock(&o->lock);
-	return err;
+	return err ? err : end_change(o);
 }
 
 static int overlay_zero(struct image *im, uint64_t offset, uint64_t len, bool unmap)
@@ -387,6 +393,7 @@ struct image *overlay_open(const struct image_options *io, struct skep_error *e)
 	pthread_mutex_init(&o->flush_lock, NULL);
 	o->fd = -1;
 	o->view = io->snapshot;
+	o->sync = io->sync;
 	o->im = (struct image){ .ops = &overlay_ops, .name = strdup(io->overlay), .align = 1,
 		.read_only = io->read_only || io->snapshot, .can_discard = true, .forgets = true, .threads = 2,
 		.physical = OB, .fd = -1 };
@@ -475,23 +482,21 @@ static int find(const struct overlay *o, const uint8_t *id)
 	return -ENOENT;
 }
 
-/* Out of the list; true if it was there and nobody reads it. */
+/*
+ * Out of the list, if it was there and nobody reads it; what it has stays as it is until a list without
+ * it is durable.  Who would begin to read it is kept away until settle.
+ */
 static int remove_entry(struct overlay *o, const uint8_t *id)
 {
 	int at = find(o, id);
-	unsigned i;
 
 	if (at < 0)
 		return at;
 	if (image_lock_part(o->fd, load32(id), true) < 0)
 		return -EBUSY;
-	image_unlock_part(o->fd, load32(id));
 	memmove(&o->snap[at], &o->snap[at + 1], (o->nsnaps - (unsigned)at - 1) * sizeof(o->snap[0]));
 	o->nsnaps--;
 	o->snaps_dirty = true;
-	o->pinned = 0;
-	for (i = 0; i < o->nsnaps; i++)
-		o->pinned = MAX(o->pinned, o->snap[i].generation);
 	return 0;
 }
 
@@ -503,6 +508,7 @@ static int settle(struct overlay *o, struct skep_error *e)
 {
 	int err = overlay_commit(o);
 
+	image_unlock_parts(o->fd);
 	if (err)
 		return skep_fail(e, -err, "%s: %s", o->im.name, strerror(-err));
 	pthread_mutex_lock(&o->flush_lock);

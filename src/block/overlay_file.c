@@ -87,9 +87,12 @@ static int fill_file(const struct overlay *o, uint64_t end)
 	return (uint64_t)st.st_size < end * OB && ftruncate(o->fd, (off_t)(end * OB)) < 0 ? -errno : 0;
 }
 
-static int sync_fd(const struct overlay *o)
+/* The kernel tells of a failure once, and forgets what it could not write: it is remembered here. */
+static int sync_fd(struct overlay *o)
 {
-	return fdatasync(o->fd) < 0 ? -errno : 0;
+	if (!o->lost && fdatasync(o->fd) < 0)
+		o->lost = -errno;
+	return o->lost;
 }
 
 /* The superblock that is the older one gives way. */
@@ -113,17 +116,35 @@ static void release(struct overlay *o, size_t n)
 	o->nfreed -= n;
 }
 
+/*
+ * What only snapshots had that are given up may be written over from now on: no list on the disk
+ * has them any more.  o->lock held.
+ */
+static void unpin(struct overlay *o)
+{
+	unsigned i;
+
+	if (o->snaps_dirty)
+		return;
+	o->pinned = 0;
+	for (i = 0; i < o->nsnaps; i++)
+		o->pinned = MAX(o->pinned, o->snap[i].generation);
+}
+
 int overlay_commit(struct overlay *o)
 {
 	struct overlay_super s;
 	size_t nfreed;
-	bool some;
+	bool some, list;
 	int err;
 
 	pthread_mutex_lock(&o->flush_lock);
 	pthread_mutex_lock(&o->lock);
 	err = prepare(o, &s);
 	some = differs(o, &s);
+	list = o->snaps_dirty;
+	/* Who changes the list from here on is the next commit's business. */
+	o->snaps_dirty = false;
 	o->taken_back = false;
 	nfreed = o->nfreed;
 	/* Requests go on meanwhile: nothing that they change is what this superblock leads to. */
@@ -136,10 +157,11 @@ int overlay_commit(struct overlay *o)
 		err = write_super(o, &s);
 	pthread_mutex_lock(&o->lock);
 	if (!err && some) {
-		o->snaps_dirty = false;
 		o->super = s;
 		release(o, nfreed);
+		unpin(o);
 	}
+	o->snaps_dirty |= err && list;
 	pthread_mutex_unlock(&o->lock);
 	pthread_mutex_unlock(&o->flush_lock);
 	return err;
@@ -155,10 +177,14 @@ static int fail_file(const struct overlay *o, int err, const char *what, struct 
 static int open_base(struct overlay *o, const struct image_options *io, struct skep_error *e)
 {
 	struct image_options b = { .owner = io->owner, .path = o->about.path, .read_only = true,
-				   .retry_s = io->retry_s };
+				   .retry_s = io->retry_s, .depth = io->depth + 1 };
 
 	if (!o->about.path[0])
 		return 0;
+	if (b.depth > OVERLAY_DEPTH_MAX)
+		return skep_fail(e, ELOOP, "%s.overlay: %s is the last of %u disks that lie one over the other, "
+				 "and that is one too many; or they lie in a ring", o->owner, o->im.name,
+				 b.depth);
 	if (o->about.has_snapshot) {
 		b.overlay = o->about.path;
 		b.path = NULL;

@@ -15,6 +15,7 @@
 #define NODE_ENTRIES	256u
 #define OVERLAY_SIZE_MAX ((uint64_t)OB * LEAF_ENTRIES * NODE_ENTRIES * NODE_ENTRIES * NODE_ENTRIES)
 #define FIRST_BLOCK	3u			/* two superblocks and the base */
+#define OVERLAY_DEPTH_MAX 32u			/* overlays that lie one over the other */
 
 /* An entry of a leaf: block number in the file, and the generation in which it was written. */
 #define ENTRY_BLOCK(x)	((x) & (BIT(40) - 1))
@@ -90,16 +91,19 @@ struct overlay {
 	uint64_t base_size;
 	int fd;
 	pthread_mutex_t flush_lock;	/* one commit at a time; taken before lock */
+	int lost;			/* what the first failed sync said; flush_lock */
 	pthread_mutex_t lock;
 	struct overlay_super super;	/* the newest on disk */
 	struct overlay_base about;
 	struct node *root;
 	bool view;			/* of a snapshot: read-only */
+	bool sync;			/* what has returned is durable */
 	uint32_t generation;		/* of what is written now */
 	struct snapshot_entry snap[OVERLAY_SNAPSHOTS_MAX];
 	unsigned nsnaps;
 	bool snaps_dirty;
-	uint32_t pinned;		/* the newest snapshot's generation: what is as old stays */
+	/* The newest generation of a snapshot, here or in a list on the disk: what is as old stays. */
+	uint32_t pinned;
 	uint64_t sequence;
 	uint64_t told;			/* somebody relies on this sequence number; 0: nobody */
 	bool taken_back;		/* to a snapshot, in memory only so far */

@@ -364,17 +364,28 @@ static int mark_all(struct marker *m)
 int map_mark(struct overlay *o, struct skep_error *e)
 {
 	struct marker m = { .o = o };
-	int err;
+	uint64_t *was, *now = NULL;
+	int err = make_room(o, o->super.end);
 
-	o->nblocks = o->super.end;
-	if (make_room(o, o->nblocks) < 0 || !(m.maps = calloc(o->room / 64, 8)))
+	was = o->used;
+	if (!err && (!(m.maps = calloc(o->room / 64, 8)) || !(now = calloc(o->room / 64, 8))))
+		err = -ENOMEM;
+	if (err) {
+		free(m.maps);
 		return skep_fail(e, ENOMEM, "%s.overlay: no memory for a disk of %" PRIu64 " bytes",
 				 o->owner, o->im.size);
-	memset(o->used, 0, o->room / 8);
-	o->nfreed = 0;
-	o->hint = FIRST_BLOCK;
+	}
+	o->used = now;
 	err = mark_all(&m);
 	free(m.maps);
-	return err ? skep_fail(e, -err, "%s.overlay: %s is damaged: its maps do not hold together",
-			       o->owner, o->im.name) : 0;
+	/* A disk that is in use goes on with what is known to be in use. */
+	o->used = err ? was : now;
+	free(err ? now : was);
+	if (err)
+		return skep_fail(e, -err, "%s.overlay: %s is damaged: its maps do not hold together",
+				 o->owner, o->im.name);
+	o->nblocks = o->super.end;
+	o->nfreed = 0;
+	o->hint = FIRST_BLOCK;
+	return 0;
 }

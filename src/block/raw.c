@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -23,6 +24,7 @@
 struct raw {
 	struct image im;
 	bool device;
+	pthread_mutex_t bounce;		/* whole blocks are read and written back: one at a time */
 };
 
 static struct raw *raw_of(struct image *im)
@@ -40,7 +42,10 @@ static bool aligned(const struct image *im, const struct iovec *iov, unsigned ni
 	return !(bits & (im->align - 1));
 }
 
-/* O_DIRECT, but not aligned: whole blocks around it go through a buffer. */
+/*
+ * O_DIRECT, but not aligned: whole blocks around it go through a buffer.  Of writes one at a time, or
+ * a neighbour's sector would be written back as it was.
+ */
 static int move_bounced(struct image *im, const struct iovec *iov, unsigned niov, uint64_t offset,
 			bool write)
 {
@@ -72,8 +77,14 @@ static int raw_read(struct image *im, const struct iovec *iov, unsigned niov, ui
 
 static int raw_write(struct image *im, const struct iovec *iov, unsigned niov, uint64_t offset)
 {
-	return aligned(im, iov, niov, offset) ? fd_write(im->fd, iov, niov, offset) :
-	       move_bounced(im, iov, niov, offset, true);
+	int err;
+
+	if (aligned(im, iov, niov, offset))
+		return fd_write(im->fd, iov, niov, offset);
+	pthread_mutex_lock(&raw_of(im)->bounce);
+	err = move_bounced(im, iov, niov, offset, true);
+	pthread_mutex_unlock(&raw_of(im)->bounce);
+	return err;
 }
 
 static int raw_flush(struct image *im)
@@ -197,6 +208,7 @@ static void raw_close(struct image *im)
 
 	if (im->fd >= 0)
 		close(im->fd);
+	pthread_mutex_destroy(&r->bounce);
 	free((char *)im->name);
 	free(r);
 }
@@ -267,6 +279,7 @@ struct image *raw_open(const struct image_options *o, struct skep_error *e)
 		skep_fail(e, ENOMEM, "%s: no memory for a disk", o->owner);
 		return NULL;
 	}
+	pthread_mutex_init(&r->bounce, NULL);
 	r->im.ops = &raw_ops;
 	r->im.read_only = o->read_only;
 	r->im.can_discard = r->im.forgets = true;

@@ -73,11 +73,22 @@ static int cut_out(struct p9_server *s, const struct p9_lock *l)
 	return 0;
 }
 
+/* Does l leave two pieces of one that its owner has? */
+static bool splits(const struct p9_server *s, const struct p9_lock *l)
+{
+	const struct p9_lock *o = s->locks;
+
+	while (o && !(overlap(o, l) && same_owner(&o->owner, &l->owner) && o->start < l->start &&
+		      o->end > l->end))
+		o = o->next;
+	return o;
+}
+
 int p9_lock_set(struct p9_server *s, const struct p9_lock *l, bool unlock)
 {
 	int err;
 
-	if (s->nlocks >= P9_LOCKS_MAX && !unlock)
+	if (s->nlocks + splits(s, l) + !unlock > P9_LOCKS_MAX)
 		return -ENOLCK;
 	err = cut_out(s, l);
 	return err || unlock ? err : add(s, l, l->start, l->end);

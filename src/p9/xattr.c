@@ -241,9 +241,15 @@ int p9_xattrcreate(struct p9_call *c)
 int p9_xattr_commit(struct p9_session *ss, struct p9_fid *f)
 {
 	struct p9_tree *t = &ss->server->tree;
-	int fd = p9_node_pin(t, f->node), err = 0;
 	struct p9_fd_path path;
+	int fd, err = 0;
 
+	/* The name may come from a file that somebody has edited, and the share have been another one. */
+	if (ss->server->o.ro)
+		return -EROFS;
+	if (!client_name(ss->server, f->xattr.name))
+		return -EACCES;
+	fd = p9_node_pin(t, f->node);
 	if (fd < 0)
 		return fd;
 	path = p9_fd_path(fd);

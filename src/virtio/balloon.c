@@ -25,6 +25,7 @@
 #define F_PAGE_REPORTING	BIT(5)
 
 #define PFN_SHIFT	12	/* whatever the guest's page size is (5.5.6) */
+#define TURN_MAX	65536		/* page numbers, before others get the device lock */
 #define REQUEST_MAX	(1 * MiB)	/* bytes of page numbers in one buffer; Linux sends 1 KiB */
 
 struct config {
@@ -92,10 +93,12 @@ static void report(struct virtio *v, const struct virtq_chain *c)
 static void balloon_notify(struct virtio *v, struct virtqueue *q)
 {
 	struct virtq_chain c;
+	uint64_t bytes = 0;
 
 	while (virtq_pop(q, &c) > 0) {
 		if (c.readable > REQUEST_MAX) {
 			virtio_broken(v, "queue %u: %u bytes of page numbers at once", q->index, c.readable);
+			virtq_push(q, &c, 0);	/* which only says that it is not in flight */
 			return;
 		}
 		if (q->index == INFLATE)
@@ -106,6 +109,9 @@ static void balloon_notify(struct virtio *v, struct virtqueue *q)
 		if (q->index != DEFLATE)
 			vm_flush_tlbs(v->pci.dev.vm);
 		virtq_push(q, &c, 0);
+		bytes += c.readable;
+		if (bytes >= TURN_MAX * sizeof(uint32_t))
+			virtq_enough(q);
 	}
 	virtq_signal(q);
 }

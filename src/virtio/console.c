@@ -18,6 +18,7 @@
 #define LINE		4096u		/* bytes from the host that wait in a port */
 #define NAME_MAX_	64u
 #define PIECE		4096u
+#define TURN		(1u << 20)	/* bytes from the guest, before others get the device lock */
 #define QUEUE_SIZE	128u
 
 #define F_MULTIPORT	BIT(1)
@@ -168,19 +169,22 @@ static size_t room(struct port *p)
 	return PIECE;
 }
 
-/* True: the buffer has gone out as a whole. */
-static bool send_chain(struct port *p, struct virtqueue *q, const struct virtq_chain *c)
+/* True: the buffer has gone out as a whole. *sent: bytes in this turn. */
+static bool send_chain(struct port *p, struct virtqueue *q, const struct virtq_chain *c, size_t *sent)
 {
 	uint8_t piece[PIECE];
 	size_t n;
 
 	while (p->sent < c->readable) {
+		if (*sent >= TURN && virtq_enough(q))
+			return false;
 		n = MIN(room(p), (size_t)PIECE);
 		n = virtq_read(q, c, p->sent, piece, n);
 		if (!n)
 			return false;
 		char_write(p->peer, piece, n);
 		p->sent += (uint32_t)n;
+		*sent += n;
 	}
 	p->sent = 0;
 	return true;
@@ -190,11 +194,12 @@ static void send_all(struct port *p)
 {
 	struct console *c = p->console;
 	struct virtqueue *q = tx_queue(p);
+	size_t sent = 0;
 
 	if (c->v.quiesced)
 		return;
 	while (virtq_pop(q, &c->chain) > 0) {
-		if (!send_chain(p, q, &c->chain)) {
+		if (!send_chain(p, q, &c->chain, &sent)) {
 			virtq_unpop(q, &c->chain);
 			break;
 		}

@@ -95,6 +95,11 @@ bool packed_pop(struct virtqueue *q, struct virtq_chain *c)
 		q->kicked = false;
 		return false;
 	}
+	/* The driver may write to places that the device has not used yet: then it has no end of them. */
+	if (q->in_flight >= q->size) {
+		virtio_broken(q->v, "queue %u: more buffers than its %u places", q->index, q->size);
+		return false;
+	}
 	c->places = 0;
 	do {
 		if (c->places == q->size) {

@@ -104,6 +104,14 @@ int virtq_pop(struct virtqueue *q, struct virtq_chain *c)
 	return 1;
 }
 
+bool virtq_enough(struct virtqueue *q)
+{
+	if (q->budget == VIRTQ_NO_BUDGET)
+		return false;
+	q->budget = 0;
+	return true;
+}
+
 bool virtq_current(const struct virtqueue *q, const struct virtq_chain *c)
 {
 	return q->generation == c->generation && q->enabled;

@@ -105,6 +105,11 @@ struct virtqueue {
  * device is broken or may not master the bus.
  */
 int virtq_pop(struct virtqueue *q, struct virtq_chain *c);
+/*
+ * Ends the notify hook's turn early, after much work for few buffers: pops give 0, and the hook is called
+ * again soon.  False: it is not in a turn that could end (clock=virtual, a callback), and goes on.
+ */
+bool virtq_enough(struct virtqueue *q);
 /* Puts the chain that was popped last back, as if it had not been; only before any other pop or push. */
 void virtq_unpop(struct virtqueue *q, const struct virtq_chain *c);
 /* Gives the buffer back; written is how many bytes of its writable part the device wrote, from the first. */

@@ -36,6 +36,8 @@ struct connection {
 	struct loop_watch *watch;
 	uint32_t events;
 	uint32_t host_port, guest_port;
+	char line[LINE_MAX_ + 1];	/* READING_LINE: as much as there is of it */
+	size_t line_len;
 
 	/* To the host: bytes that its socket has not taken. */
 	uint8_t *out;
@@ -357,16 +359,19 @@ static void read_data(struct connection *c)
 /* "CONNECT port\n": what follows it stays in the socket. */
 static void read_line(struct connection *c)
 {
-	char line[LINE_MAX_ + 1], *newline, *end_;
-	ssize_t n = recv(c->fd, line, LINE_MAX_, MSG_PEEK | MSG_DONTWAIT);
+	char *line = c->line, *at = line + c->line_len, *newline, *end_;
+	ssize_t n = recv(c->fd, at, LINE_MAX_ - c->line_len, MSG_PEEK | MSG_DONTWAIT);
 	unsigned long port;
 
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
-	line[MAX(n, 0)] = '\0';
-	newline = n > 0 ? memchr(line, '\n', (size_t)n) : NULL;
-	if (n > 0 && !newline && n < (ssize_t)LINE_MAX_)
-		return;		/* the rest is to come */
+	newline = n > 0 ? memchr(at, '\n', (size_t)n) : NULL;
+	/* The rest is to come; what there is would be told of again and again. */
+	if (n > 0 && !newline && c->line_len + (size_t)n < LINE_MAX_) {
+		n = recv(c->fd, at, (size_t)n, MSG_DONTWAIT);
+		c->line_len += (size_t)MAX(n, 0);
+		return;
+	}
 	if (!newline || strncmp(line, "CONNECT ", 8) || line[8] < '0' || line[8] > '9') {
 		end(c);
 		return;
@@ -374,7 +379,7 @@ static void read_line(struct connection *c)
 	*newline = '\0';
 	port = strtoul(line + 8, &end_, 10);
 	if (end_ != newline || port > UINT32_MAX ||
-	    recv(c->fd, line, (size_t)(newline - line) + 1, MSG_DONTWAIT) < 0) {
+	    recv(c->fd, at, (size_t)(newline - at) + 1, MSG_DONTWAIT) < 0) {
 		end(c);
 		return;
 	}
