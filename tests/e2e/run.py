@@ -90,7 +90,7 @@ def generic():
     with Script(KERNEL="generic") as m:
         m.login()
         assert "# skep" in m.command("head -n 1 /mnt/host/README.md")
-        out = m.command("touch /mnt/host/build/guest/.run; ls /mnt/host/build/guest/.run; rm /mnt/host/build/guest/.run; "
+        out = m.command("cd /mnt/host/build/guest; touch .run; ls $PWD/.run; rm .run; cd; "
                         "ping -c 1 -W 5 host; findmnt -no FSTYPE /")
         assert "build/guest/.run\n" in out and "1 received" in out and "ext4" in out, out
         # The power button, as a supervisor presses it.
