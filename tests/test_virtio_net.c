@@ -684,6 +684,45 @@ static void refused(void **state)
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 #define TR(f) cmocka_unit_test_setup_teardown(f, setup_realtime, teardown)
 
+/* A frame may be cut into 60000: it takes the place of many, so that others get the device lock. */
+static void many_segments(void **state)
+{
+	static const uint8_t header[12] = { 1, NET_GSO_TCPV4, 54, 0, 1, 0, 34, 0, 16, 0 };
+	static uint8_t f[60054];
+	uint16_t id;
+	uint32_t len;
+	unsigned n = 0;
+
+	close(wire);
+	wire = -1;
+	start(NET_F_CSUM | NET_F_HOST_TSO4, false);
+	fill_frame(f, sizeof(f), 1);
+	memset(f + 12, 0, 42);
+	f[12] = 8;		/* IPv4, its length, TCP and its header's length */
+	f[14] = 0x45;
+	f[16] = (sizeof(f) - 14) >> 8;
+	f[17] = (uint8_t)(sizeof(f) - 14);
+	f[23] = 6;
+	f[46] = 5 << 4;
+	vdrv_put(&d, headers, header, 12);
+	vdrv_put(&d, headers + 4096, f, sizeof(f));
+	for (unsigned i = 0; i < 8; i++)
+		vdrv_add(&d, 1, (struct vseg[]){ { headers, 12, false }, { headers + 4096, sizeof(f), false } }, 2);
+	vdrv_kick(&d, 1);
+	device_unlock(d.vm);
+	loop_wake(d.vm);
+	loop_iterate(d.vm);
+	device_lock(d.vm);
+	while (vdrv_used(&d, 1, &id, &len))
+		n++;
+	assert_int_equal(n, 1);
+	pump();
+	pump();
+	while (vdrv_used(&d, 1, &id, &len))
+		n++;
+	assert_int_equal(n, 8);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -691,7 +730,7 @@ int main(void)
 		T(segmentation), TR(segmentation), T(bad_buffers), T(merged_split), T(merged_packed),
 		TR(merged_split), T(unmerged), T(waiting), TR(waiting), T(tiny_buffer), T(filters),
 		T(overflow), T(vlans), T(pairs), T(bad_commands), TR(backpressure), T(resets),
-		TR(resets), T(refused),
+		TR(resets), T(refused), TR(many_segments),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -372,6 +372,7 @@ int map_mark(struct overlay *o, struct skep_error *e)
 		err = -ENOMEM;
 	if (err) {
 		free(m.maps);
+		free(now);
 		return skep_fail(e, ENOMEM, "%s.overlay: no memory for a disk of %" PRIu64 " bytes",
 				 o->owner, o->im.size);
 	}

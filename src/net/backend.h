@@ -2,8 +2,27 @@
 #ifndef SKEP_NET_BACKEND_H
 #define SKEP_NET_BACKEND_H
 
+#include "base/util.h"
 #include "net/flows.h"
 #include "net/net.h"
+
+/* What stands in frames: network order. */
+static inline uint16_t be16(const void *p)
+{
+	return __builtin_bswap16(load16(p));
+}
+static inline uint32_t be32(const void *p)
+{
+	return __builtin_bswap32(load32(p));
+}
+static inline void put_be16(void *p, uint16_t v)
+{
+	store16(p, __builtin_bswap16(v));
+}
+static inline void put_be32(void *p, uint32_t v)
+{
+	store32(p, __builtin_bswap32(v));
+}
 
 struct net_ops {
 	/* "slirp" matches as a whole; "unix:" and "tap" as a prefix. */

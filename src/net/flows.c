@@ -136,11 +136,6 @@ static uint16_t add(struct net_flows *f, const struct net_flow *k)
 	return i;
 }
 
-static uint32_t be32(const uint8_t *p)
-{
-	return __builtin_bswap32(load32(p));
-}
-
 static void key_of(const uint8_t *frame, const struct tcp_frame *t, struct net_flow *k)
 {
 	const uint8_t *ip = frame + t->ip, *tcp = frame + t->tcp;
@@ -240,31 +235,21 @@ int flows_export(const struct net_flows *f, struct state_list *list)
 	return 0;
 }
 
-static void store_be32(uint8_t *p, uint32_t v)
-{
-	store32(p, __builtin_bswap32(v));
-}
-
-static void store_be16(uint8_t *p, uint16_t v)
-{
-	store16(p, __builtin_bswap16(v));
-}
-
 static void reset_ipv4(const struct net_flow *flow, uint8_t *ip)
 {
 	ip[0] = 0x45;
-	store_be16(ip + 2, 40);
+	put_be16(ip + 2, 40);
 	ip[8] = 64;	/* time to live */
 	ip[9] = 6;	/* TCP */
 	memcpy(ip + 12, flow->host_ip, 4);
 	memcpy(ip + 16, flow->guest_ip, 4);
-	store_be16(ip + 10, offload_fold(offload_sum(ip, 20, 0)));
+	put_be16(ip + 10, offload_fold(offload_sum(ip, 20, 0)));
 }
 
 static void reset_ipv6(const struct net_flow *flow, uint8_t *ip)
 {
 	ip[0] = 0x60;
-	store_be16(ip + 4, 20);
+	put_be16(ip + 4, 20);
 	ip[6] = 6;	/* TCP */
 	ip[7] = 64;	/* hop limit */
 	memcpy(ip + 8, flow->host_ip, 16);
@@ -283,18 +268,18 @@ size_t flow_reset(const struct net_flow *flow, uint8_t frame[FLOW_RESET_MAX])
 	memset(frame, 0, FLOW_RESET_MAX);
 	memcpy(frame, flow->guest_mac, 6);
 	memcpy(frame + 6, flow->host_mac, 6);
-	store_be16(frame + 12, flow->v6 ? 0x86dd : 0x0800);
+	put_be16(frame + 12, flow->v6 ? 0x86dd : 0x0800);
 	if (flow->v6)
 		reset_ipv6(flow, frame + t.ip);
 	else
 		reset_ipv4(flow, frame + t.ip);
 	store16(tcp, flow->host_port);
 	store16(tcp + 2, flow->guest_port);
-	store_be32(tcp + 4, flow->ack);
-	store_be32(tcp + 8, flow->seq);
+	put_be32(tcp + 4, flow->ack);
+	put_be32(tcp + 8, flow->seq);
 	tcp[12] = 5 << 4;
 	tcp[13] = TCP_RST | TCP_ACK;
-	store_be16(tcp + 16, offload_fold(offload_sum(tcp, 20, offload_pseudo(frame, &t, 20))));
+	put_be16(tcp + 16, offload_fold(offload_sum(tcp, 20, offload_pseudo(frame, &t, 20))));
 	return t.tcp + 20;
 }
 

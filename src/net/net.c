@@ -196,11 +196,6 @@ static void forget_restored(struct net_backend *b)
 	b->has_restored = false;
 }
 
-static size_t frame_length(const uint8_t *prefix)
-{
-	return __builtin_bswap32(load32(prefix));
-}
-
 static void act_on_restored(struct net_backend *b)
 {
 	static const struct net_offload plain;
@@ -209,7 +204,7 @@ static void act_on_restored(struct net_backend *b)
 	reset_flows(b);
 	/* A new wire has taken nothing yet; where there is none, they are lost as on any. */
 	for (size_t at = 0, n; at < m->unsent.len; at += 4 + n) {
-		n = frame_length(m->unsent.data + at);
+		n = be32(m->unsent.data + at);
 		b->ops->send(b, m->unsent.data + at + 4, n, &plain);
 	}
 	forget_restored(b);
@@ -279,7 +274,7 @@ int net_validate(const char *owner, const struct net_model *m, struct skep_error
 	size_t at = 0, n;
 
 	while (at < m->unsent.len) {
-		n = m->unsent.len - at < 4 ? 0 : frame_length(m->unsent.data + at);
+		n = m->unsent.len - at < 4 ? 0 : be32(m->unsent.data + at);
 		if (n < NET_FRAME_MIN || n > NET_FRAME_MAX || n > m->unsent.len - at - 4)
 			return skep_fail(e, EINVAL, "%s: unsent: there is no frame of %zu bytes at byte "
 					 "%zu of %u", owner, n, at, m->unsent.len);

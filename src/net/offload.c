@@ -22,28 +22,6 @@
 #define TCP_PSH		0x08
 #define TCP_CWR		0x80
 
-static uint16_t be16(const uint8_t *p)
-{
-	return (uint16_t)(p[0] << 8 | p[1]);
-}
-
-static void put_be16(uint8_t *p, uint16_t v)
-{
-	p[0] = v >> 8;
-	p[1] = (uint8_t)v;
-}
-
-static uint32_t be32(const uint8_t *p)
-{
-	return (uint32_t)be16(p) << 16 | be16(p + 2);
-}
-
-static void put_be32(uint8_t *p, uint32_t v)
-{
-	put_be16(p, v >> 16);
-	put_be16(p + 2, (uint16_t)v);
-}
-
 /*
  * One's complement addition works in any byte order: words are added as they lie in memory, eight
  * bytes at a time, and the result is turned at the end.

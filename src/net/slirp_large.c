@@ -16,17 +16,6 @@
 #define OPTION_NOP	1
 #define OPTION_MSS	2
 
-static uint16_t be16(const uint8_t *p)
-{
-	return (uint16_t)(p[0] << 8 | p[1]);
-}
-
-static void put_be16(uint8_t *p, uint16_t v)
-{
-	p[0] = v >> 8;
-	p[1] = (uint8_t)v;
-}
-
 static uint8_t *find_mss(uint8_t *frame, const struct tcp_frame *t)
 {
 	for (size_t at = t->tcp + 20; at + 4 <= t->payload && frame[at] != OPTION_END; ) {

@@ -104,11 +104,6 @@ static void peer_gone(struct unix_backend *u)
 		look_for_peer(u);
 }
 
-static uint32_t prefix_at(const uint8_t *p)
-{
-	return __builtin_bswap32(load32(p));
-}
-
 /* n bytes have gone: whose frame stands at the head now? */
 static void sent(struct unix_backend *u, size_t n)
 {
@@ -116,7 +111,7 @@ static void sent(struct unix_backend *u, size_t n)
 		size_t part;
 
 		if (!u->first_left)
-			u->first_left = u->first_len = PREFIX + prefix_at(u->out + u->out_head);
+			u->first_left = u->first_len = PREFIX + be32(u->out + u->out_head);
 		part = MIN(n, u->first_left);
 		u->first_left -= part;
 		u->out_head += part;
@@ -190,7 +185,7 @@ static void unix_send(struct net_backend *b, const uint8_t *frame, size_t len,
 	    !make_room(u, PREFIX + len))
 		return;
 	p = u->out + u->out_head + u->out_len;
-	store32(p, __builtin_bswap32((uint32_t)len));
+	put_be32(p, (uint32_t)len);
 	memcpy(p + PREFIX, frame, len);
 	u->out_len += PREFIX + len;
 	if (!(u->events & EPOLLOUT))
@@ -216,7 +211,7 @@ static bool hand_over(struct unix_backend *u)
 	size_t at = 0;
 
 	while (u->in_len - at >= PREFIX && net_room(&u->base)) {
-		size_t len = prefix_at(u->in + at);
+		size_t len = be32(u->in + at);
 
 		if (!len || len > NET_FRAME_MAX)
 			return false;

@@ -18,6 +18,7 @@
 #include "vm/vm.h"
 
 #define TX_BATCH	64u	/* frames, before others get the device lock */
+#define TX_SEGMENTS	64u	/* that one may be cut into, and is still one */
 #define PAIRS_DEFAULT	"1"
 
 /* ---- Frames from the guest ----------------------------------------------- */
@@ -44,8 +45,8 @@ static bool read_frame(struct virtio_net *n, struct virtqueue *q, const struct v
 	return virtq_read(q, c, NET_HEADER, n->frame, *len) == *len;
 }
 
-/* One buffer; false: it waits until the backend takes more. */
-static bool send_one(struct virtio_net *n, unsigned pair, struct virtq_chain *c)
+/* One buffer; false: it waits until the backend takes more. *work: grows by what it was, in frames. */
+static bool send_one(struct virtio_net *n, unsigned pair, struct virtq_chain *c, unsigned *work)
 {
 	struct virtqueue *q = net_txq(n, pair);
 	struct net_offload o;
@@ -58,7 +59,10 @@ static bool send_one(struct virtio_net *n, unsigned pair, struct virtq_chain *c)
 			virtq_unpop(q, c);
 			return false;
 		}
+		if (o.gso_type != NET_GSO_NONE && o.gso_size)
+			*work += (unsigned)(len / o.gso_size / TX_SEGMENTS);
 	}
+	++*work;
 	virtq_push(q, c, 0);
 	return true;
 }
@@ -79,9 +83,8 @@ static bool send_some(struct virtio_net *n, unsigned pair, unsigned max)
 				break;
 			virtq_want_kicks(q, false);
 		}
-		if (!send_one(n, pair, c))
+		if (!send_one(n, pair, c, &i))
 			break;
-		i++;
 	}
 	virtq_signal(q);
 	return i < max;
