@@ -214,7 +214,7 @@ def suspend():
     refused("clone", snap, why="overlay")
 
 
-def together(live=False):
+def _together(live):
     """Checkpoints with --disks: each restore goes back to memory and disk of one moment."""
     ext4("t.img")
     raw("t2.img", 16 * MiB)
@@ -250,8 +250,12 @@ def together(live=False):
     assert not any(open(path("t2.img"), "rb").read())
 
 
+def together():
+    _together(live=False)
+
+
 def together_live():
-    together(live=True)
+    _together(live=True)
 
 
 def clones():
