@@ -287,6 +287,7 @@ static void test_not_built(void **state)
 	REFUSED("virtio_msix: ", "virtio_msix=true");
 	REFUSED("lpc.fwcfg=bhyve: ", "lpc.fwcfg=bhyve");
 	REFUSED("clock.mode=virtual", "backend=kvm", "clock.mode=virtual");
+	REFUSED("identity=hyperv", "backend=kvm", "identity=hyperv");
 	/* The value that describes what is there is fine, in any spelling. */
 	struct config *c = WITH("memory.wired=off", "x86.vmexit_on_hlt=yes", "lpc.fwcfg=qemu",
 				"acpi_tables=1", "rtc.use_localtime=no");

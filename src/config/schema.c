@@ -466,8 +466,14 @@ int schema_check_name(struct config *c, struct skep_error *e)
 int schema_check_backend(struct config *c, struct skep_error *e)
 {
 	struct config_node *n = tree_find(&c->root, "backend"), *mode = tree_find(&c->root, "clock.mode");
+	struct config_node *identity = tree_find(&c->root, "identity");
 
-	if (strcmp(n->value, "kvm") || !mode || strcmp(mode->value, "virtual"))
+	if (strcmp(n->value, "kvm"))
+		return 0;
+	if (identity && !strcmp(identity->value, "hyperv"))
+		return skep_fail(e, EINVAL, "%s: identity=hyperv is not built for backend=kvm yet; write "
+				 "backend=soft, or another identity", identity->origin);
+	if (!mode || strcmp(mode->value, "virtual"))
 		return 0;
 	return skep_fail(e, EINVAL, "%s: clock.mode=virtual counts instructions, which backend=kvm cannot do; "
 			 "write backend=soft", n->origin);
